@@ -1,0 +1,3 @@
+//! Compiles `proto/`, nothing else.
+
+fn main() {}

@@ -1,0 +1,15 @@
+//! csi-gateway: finds the CSI drivers of a host, watches their health, and serves what it learnt in the shapes of
+//! Nomad's Plugins API.
+//!
+//! A map, in the direction in which facts travel:
+//!
+//! - `domain`: the words everything else is said in; pure values, no I/O.
+//! - `transport`: one unix socket as a stream whose end is an event; the generated protocol code.
+//! - `csi`: one driver behind one socket, a deadline for every call, protobuf turned into domain values.
+//! - `discovery`: which sockets should be watched, and which directory events concern them.
+//! - `fingerprint`: when to look at a socket, and what a look means.
+//! - `registry`: what differs from what was known; the one writer of the catalog; its readers.
+//! - `store`: records, transitions and the index on disk.
+//! - `api`: HTTP, from handles only.
+//! - `config`, `cli`, `app`: from arguments to running parts, and in order back again.
+//! - `commands`, `demo`: the client side; scripted drivers, made fleets.

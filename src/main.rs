@@ -1,0 +1,3 @@
+//! Parse, load, build, run; print what went wrong and exit with its code.
+
+fn main() {}

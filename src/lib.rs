@@ -15,4 +15,5 @@
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
 pub mod domain;
+pub mod discovery;
 pub mod registry;

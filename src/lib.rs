@@ -13,3 +13,4 @@
 //! - `api`: HTTP, from handles only.
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
+pub mod transport;

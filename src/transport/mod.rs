@@ -1,0 +1,4 @@
+//! What speaks bytes: the connector to one unix socket, and the generated protocol code.
+
+pub mod connector;
+pub mod pb;

@@ -16,13 +16,7 @@ pub mod csi {
 }
 
 /// kubelet's plugin registration, package `pluginregistration`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    rustdoc::all,
-    reason = "generated code, as above"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all, reason = "generated code, as above")]
 pub mod registration {
     tonic::include_proto!("pluginregistration");
 }

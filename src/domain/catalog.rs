@@ -1,0 +1,207 @@
+//! All plugins at one index: an immutable value, from which the next one is made.
+//!
+//! Persistent maps, in the plugins too, so that one record costs the same among 100 and 100,000.
+
+use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync;
+
+use super::id::{InstanceKey, PluginId, Role};
+use super::plugin::{Dates, Instance, Plugin, contribution};
+use super::record::Record;
+use super::time::{Index, Timestamp};
+
+/// One step from a record to the next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RecordChange {
+    /// The instance is like this now.
+    Put(Box<Record>),
+    /// The instance is no longer known.
+    Remove(InstanceKey),
+}
+
+impl RecordChange {
+    /// Which instance it is about.
+    #[must_use]
+    pub fn key(&self) -> &InstanceKey {
+        match self {
+            Self::Put(record) => &record.key,
+            Self::Remove(key) => key,
+        }
+    }
+}
+
+/// A plugin that a step changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// Which.
+    pub plugin: PluginId,
+    /// Whether Nomad's shape shows it.
+    pub is_shown_by_nomad: bool,
+    /// Its dates after the step; `None`: it does not count (any more).
+    pub dates: Option<Dates>,
+}
+
+/// All plugins at one index.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    index: Index,
+    nomad_index: Index,
+    plugins: RedBlackTreeMapSync<PluginId, Arc<Plugin>>,
+}
+
+impl Catalog {
+    /// What was stored, served from `start` on: nobody can have seen a larger index.
+    #[must_use]
+    pub fn load(start: Index, records: Vec<Record>, dates: impl IntoIterator<Item = (PluginId, Dates)>) -> Self {
+        let dates: std::collections::BTreeMap<PluginId, Dates> = dates.into_iter().collect();
+        let changes: Vec<RecordChange> = records.into_iter().map(|r| RecordChange::Put(Box::new(r))).collect();
+        let (mut catalog, touched) = Self::default().with(&changes, start, Timestamp::default());
+        for touch in touched {
+            let (Some(stored), Some(plugin)) = (dates.get(&touch.plugin), catalog.plugins.get(&touch.plugin)) else {
+                continue;
+            };
+            if plugin.dates.is_some() {
+                let mut next = plugin.successor();
+                next.dates = Some(*stored);
+                catalog.plugins.insert_mut(touch.plugin, Arc::new(next));
+            }
+        }
+        catalog.index = start;
+        catalog.nomad_index = start;
+        catalog
+    }
+
+    /// The catalog after a batch of changes, which gets `index`, and the plugins that it touched.
+    ///
+    /// Changes that change nothing touch nothing. `now` dates plugins that begin to count.
+    #[must_use]
+    pub fn with(&self, changes: &[RecordChange], index: Index, now: Timestamp) -> (Self, Vec<Touched>) {
+        let mut next = self.clone();
+        let mut touched = std::collections::BTreeMap::<PluginId, bool>::new();
+        // A plugin that several changes of one batch concern is copied once.
+        let mut open = std::collections::BTreeMap::<PluginId, Plugin>::new();
+        for change in changes {
+            let key = change.key();
+            let plugin = open.entry(key.plugin.clone()).or_insert_with(|| {
+                self.plugins.get(&key.plugin).map_or_else(|| Plugin::new(key.plugin.clone()), |p| p.successor())
+            });
+            if let Some(is_shown_by_nomad) = step(plugin, change) {
+                *touched.entry(key.plugin.clone()).or_default() |= is_shown_by_nomad;
+            }
+        }
+        let mut report = Vec::with_capacity(touched.len());
+        for (id, is_shown_by_nomad) in touched {
+            let Some(mut plugin) = open.remove(&id) else { continue };
+            if is_shown_by_nomad {
+                plugin.dates = (plugin.tally.known() > 0).then_some(match plugin.dates {
+                    Some(dates) => Dates { modify_index: index, ..dates },
+                    None => Dates { create_index: index, modify_index: index, create_time: now },
+                });
+                next.nomad_index = index;
+            }
+            report.push(Touched { plugin: id.clone(), is_shown_by_nomad, dates: plugin.dates });
+            if plugin.controllers.is_empty() && plugin.nodes.is_empty() {
+                next.plugins.remove_mut(&id);
+            } else {
+                next.plugins.insert_mut(id, Arc::new(plugin));
+            }
+            next.index = index;
+        }
+        (next, report)
+    }
+
+    /// Index of the last change that anything of ours can show.
+    #[must_use]
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Index of the last change that Nomad's shape shows: `X-Nomad-Index`.
+    #[must_use]
+    pub fn nomad_index(&self) -> Index {
+        self.nomad_index
+    }
+
+    /// A plugin by its id, those included that do not count yet.
+    #[must_use]
+    pub fn plugin(&self, id: &str) -> Option<&Arc<Plugin>> {
+        self.plugins.get(id)
+    }
+
+    /// All plugins by id, those included that do not count yet.
+    pub fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
+        self.plugins.values()
+    }
+
+    /// A plugin that Nomad would know.
+    #[must_use]
+    pub fn counting_plugin(&self, id: &str) -> Option<&Arc<Plugin>> {
+        self.plugin(id).filter(|plugin| plugin.dates.is_some())
+    }
+
+    /// The plugins that Nomad would list whose id begins with `prefix`, in byte order.
+    pub fn counting_plugins<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Plugin>> {
+        self.plugins
+            .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
+            .map(|(_, plugin)| plugin)
+            .take_while(move |plugin| plugin.id.as_str().starts_with(prefix))
+            .filter(|plugin| plugin.dates.is_some())
+    }
+
+    /// One record.
+    #[must_use]
+    pub fn record(&self, key: &InstanceKey) -> Option<&Record> {
+        self.plugin(key.plugin.as_str())?.instance(key.role, key.host.as_str()).map(|instance| &instance.record)
+    }
+
+    /// Every record.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.plugins().flat_map(|plugin| {
+            [Role::Controller, Role::Node]
+                .into_iter()
+                .flat_map(|role| plugin.instances(role))
+                .map(|instance| &instance.record)
+        })
+    }
+}
+
+/// Applies one change to a plugin. `None`: nothing changed; else whether Nomad's shape shows it.
+fn step(plugin: &mut Plugin, change: &RecordChange) -> Option<bool> {
+    let key = change.key();
+    let old = plugin.instance(key.role, key.host.as_str()).cloned();
+    let old_record = old.as_ref().map(|instance| &instance.record);
+    match change {
+        RecordChange::Put(record) if old_record == Some(&**record) => return None,
+        RecordChange::Remove(_) if old_record.is_none() => return None,
+        _ => {}
+    }
+    if let Some(old) = old_record {
+        plugin.tally.take(&contribution(old));
+    }
+    let instances = match key.role {
+        Role::Controller => &mut plugin.controllers,
+        Role::Node => &mut plugin.nodes,
+    };
+    match change {
+        RecordChange::Put(record) => {
+            let mut record = (**record).clone();
+            if let Some(fingerprint) = &mut record.fingerprint {
+                match &plugin.product {
+                    Some(product) if *product == fingerprint.product => fingerprint.product = Arc::clone(product),
+                    _ => plugin.product = Some(Arc::clone(&fingerprint.product)),
+                }
+            }
+            plugin.tally.add(&contribution(&record));
+            let is_shown = old_record.map_or(record.was_healthy, |old| {
+                (old.was_healthy || record.was_healthy) && !old.is_alike_to_nomad(&record)
+            });
+            instances.insert_mut(key.host.clone(), Arc::new(Instance::new(record)));
+            Some(is_shown)
+        }
+        RecordChange::Remove(_) => {
+            instances.remove_mut(key.host.as_str());
+            Some(old_record.is_some_and(|old| old.was_healthy))
+        }
+    }
+}

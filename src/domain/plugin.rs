@@ -1,0 +1,268 @@
+//! The plugin: the aggregate that users see. Everything about it is derived from its records.
+//!
+//! [`contribution`] is the only place that counts. The publisher keeps a tally by adding the new contribution of a
+//! record and taking away the old one; a property test holds that against a recount. (Nomad's counters, kept by hand in
+//! many places, have been reported wrong, stuck and negative for years.)
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use rpds::RedBlackTreeMapSync;
+
+use super::fingerprint::Product;
+use super::id::{HostId, PluginId, Role};
+use super::record::Record;
+use super::time::{Index, Timestamp};
+
+/// How many there are of one role.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Instances that were healthy once (rule A2).
+    pub known: u32,
+    /// Those that are healthy now.
+    pub healthy: u32,
+}
+
+impl Count {
+    fn add(&mut self, other: Self) {
+        self.known += other.known;
+        self.healthy += other.healthy;
+    }
+
+    fn take(&mut self, other: Self) {
+        self.known -= other.known;
+        self.healthy -= other.healthy;
+    }
+}
+
+/// A multiset of names: which are there, and how often.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Votes(BTreeMap<Arc<str>, Count>);
+
+impl Votes {
+    fn add(&mut self, other: &Self) {
+        for (name, count) in &other.0 {
+            self.0.entry(Arc::clone(name)).or_default().add(*count);
+        }
+    }
+
+    fn take(&mut self, other: &Self) {
+        for (name, count) in &other.0 {
+            if let Some(held) = self.0.get_mut(name) {
+                held.take(*count);
+                if *held == Count::default() {
+                    self.0.remove(name);
+                }
+            }
+        }
+    }
+
+    /// The name of most healthy instances; where none is healthy, of most known ones; ties go to the larger text (A8).
+    #[must_use]
+    pub fn winner(&self) -> Option<&Arc<str>> {
+        self.0.iter().max_by_key(|(name, count)| (count.healthy, count.known, Arc::clone(name))).map(|(name, _)| name)
+    }
+
+    /// Names and how many known instances bear them, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.0.iter().map(|(name, count)| (&**name, count.known))
+    }
+}
+
+/// What the records of one plugin add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Controller instances.
+    pub controllers: Count,
+    /// Node instances.
+    pub nodes: Count,
+    /// Known instances that say a controller is required (rule A7).
+    pub requiring_controller: u32,
+    /// Names that drivers give themselves.
+    pub providers: Votes,
+    /// Versions that run.
+    pub versions: Votes,
+}
+
+impl Tally {
+    /// Adds what one record contributes.
+    pub fn add(&mut self, other: &Self) {
+        self.controllers.add(other.controllers);
+        self.nodes.add(other.nodes);
+        self.requiring_controller += other.requiring_controller;
+        self.providers.add(&other.providers);
+        self.versions.add(&other.versions);
+    }
+
+    /// Takes away what one record contributed.
+    pub fn take(&mut self, other: &Self) {
+        self.controllers.take(other.controllers);
+        self.nodes.take(other.nodes);
+        self.requiring_controller -= other.requiring_controller;
+        self.providers.take(&other.providers);
+        self.versions.take(&other.versions);
+    }
+
+    /// Instances that count, of both roles.
+    #[must_use]
+    pub fn known(&self) -> u32 {
+        self.controllers.known + self.nodes.known
+    }
+}
+
+/// What one record adds to its plugin: nothing before it was healthy once (rule A2).
+#[must_use]
+pub fn contribution(record: &Record) -> Tally {
+    let mut tally = Tally::default();
+    if !record.was_healthy {
+        return tally;
+    }
+    let count = Count { known: 1, healthy: record.phase.is_healthy().into() };
+    match record.key.role {
+        Role::Controller => tally.controllers = count,
+        Role::Node => tally.nodes = count,
+    }
+    if let Some(fingerprint) = &record.fingerprint {
+        let product = &fingerprint.product;
+        tally.requiring_controller = product.requires_controller().into();
+        tally.providers.0.insert(Arc::clone(&product.provider), count);
+        tally.versions.0.insert(Arc::clone(&product.version), count);
+    }
+    tally
+}
+
+/// One record in the catalog, and its JSON once somebody asked for it.
+#[derive(Debug)]
+pub struct Instance {
+    /// What is known.
+    pub record: Record,
+    rendered: OnceLock<Box<[u8]>>,
+}
+
+impl Instance {
+    /// Wraps a record.
+    #[must_use]
+    pub fn new(record: Record) -> Self {
+        Self { record, rendered: OnceLock::new() }
+    }
+
+    /// The record's JSON, made by `render` the first time and kept as long as the record stays as it is.
+    pub fn rendered(&self, render: impl FnOnce(&Record) -> Box<[u8]>) -> &[u8] {
+        self.rendered.get_or_init(|| render(&self.record))
+    }
+}
+
+/// Indexes and time of an aggregate: all of it that cannot be derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Dates {
+    /// Index of its creation.
+    pub create_index: Index,
+    /// Index of the last change that Nomad's shape shows.
+    pub modify_index: Index,
+    /// Time of its creation.
+    pub create_time: Timestamp,
+}
+
+/// All instances of one id.
+#[derive(Debug)]
+pub struct Plugin {
+    /// Its id.
+    pub id: PluginId,
+    /// What its records add up to.
+    pub tally: Tally,
+    /// `Some` from the moment it counts (an instance was healthy), until none is left.
+    pub dates: Option<Dates>,
+    pub(super) controllers: RedBlackTreeMapSync<HostId, Arc<Instance>>,
+    pub(super) nodes: RedBlackTreeMapSync<HostId, Arc<Instance>>,
+    /// The product most recently seen, which further instances share if they answer alike.
+    pub(super) product: Option<Arc<Product>>,
+    stub: OnceLock<Box<[u8]>>,
+}
+
+impl Plugin {
+    pub(super) fn new(id: PluginId) -> Self {
+        Self {
+            id,
+            tally: Tally::default(),
+            dates: None,
+            controllers: RedBlackTreeMapSync::default(),
+            nodes: RedBlackTreeMapSync::default(),
+            product: None,
+            stub: OnceLock::new(),
+        }
+    }
+
+    /// The same plugin, to be changed; the maps are shared, not copied.
+    pub(super) fn successor(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            tally: self.tally.clone(),
+            dates: self.dates,
+            controllers: self.controllers.clone(),
+            nodes: self.nodes.clone(),
+            product: self.product.clone(),
+            stub: OnceLock::new(),
+        }
+    }
+
+    fn of(&self, role: Role) -> &RedBlackTreeMapSync<HostId, Arc<Instance>> {
+        match role {
+            Role::Controller => &self.controllers,
+            Role::Node => &self.nodes,
+        }
+    }
+
+    /// Every instance of a role, by host, those included that never were healthy.
+    pub fn instances(&self, role: Role) -> impl Iterator<Item = &Arc<Instance>> {
+        self.of(role).values()
+    }
+
+    /// The instances of a role that count, by host (rule A2).
+    pub fn counting(&self, role: Role) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances(role).filter(|instance| instance.record.was_healthy)
+    }
+
+    /// One instance.
+    #[must_use]
+    pub fn instance(&self, role: Role, host: &str) -> Option<&Arc<Instance>> {
+        self.of(role).get(host)
+    }
+
+    /// How many of a role are healthy and known.
+    #[must_use]
+    pub fn count(&self, role: Role) -> Count {
+        match role {
+            Role::Controller => self.tally.controllers,
+            Role::Node => self.tally.nodes,
+        }
+    }
+
+    /// How many of a role there should be: those observed (rule A3).
+    #[must_use]
+    pub fn expected(&self, role: Role) -> u32 {
+        self.count(role).known
+    }
+
+    /// Nomad's `ControllerRequired` (rule A7).
+    #[must_use]
+    pub fn requires_controller(&self) -> bool {
+        self.tally.requiring_controller > 0
+    }
+
+    /// Nomad's `Provider`; empty while nothing is known.
+    #[must_use]
+    pub fn provider(&self) -> &str {
+        self.tally.providers.winner().map_or("", |name| name)
+    }
+
+    /// Nomad's `Version`; empty while nothing is known.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.tally.versions.winner().map_or("", |name| name)
+    }
+
+    /// Its JSON in a list, made by `render` the first time and kept as long as the plugin stays as it is.
+    pub fn stub(&self, render: impl FnOnce(&Self) -> Box<[u8]>) -> &[u8] {
+        self.stub.get_or_init(|| render(self))
+    }
+}

@@ -1,0 +1,143 @@
+//! What is known of one instance: the form that is stored, and from which everything shown is derived.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::code::Code;
+use super::fingerprint::Fingerprint;
+use super::id::{InstanceKey, Role};
+use super::time::Timestamp;
+
+/// How an instance is, in our words; Nomad's boolean is [`Phase::is_healthy`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// No answer yet.
+    New,
+    /// The driver says that it is not ready (`ready=false`).
+    Starting,
+    /// Everything that was asked was answered.
+    Healthy,
+    /// An answer says so, or a deadline passed.
+    Unhealthy,
+    /// The socket file is there and nobody listens.
+    Stale,
+    /// The socket file is not there.
+    Gone,
+    /// The host's agent is silent.
+    Lost,
+}
+
+impl Phase {
+    /// Every phase, in the order in which they are shown.
+    pub const ALL: [Self; 7] =
+        [Self::New, Self::Starting, Self::Healthy, Self::Unhealthy, Self::Stale, Self::Gone, Self::Lost];
+
+    /// Nomad's `Healthy`.
+    #[must_use]
+    pub fn is_healthy(self) -> bool {
+        self == Self::Healthy
+    }
+
+    /// The phase in JSON, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Stale => "stale",
+            Self::Gone => "gone",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an instance is in its phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Nomad's `HealthDescription`, in its templates (`fingerprinting.md` 1.6, G8, G9).
+    pub description: Box<str>,
+    /// The code behind it, where one is.
+    #[serde(default)]
+    pub code: Option<Code>,
+    /// What happened and what to do, for a person; empty when there is nothing to say.
+    #[serde(default)]
+    pub text: Box<str>,
+}
+
+impl Reason {
+    /// A description that explains itself.
+    #[must_use]
+    pub fn plain(description: &str) -> Self {
+        Self { description: description.into(), code: None, text: Box::default() }
+    }
+}
+
+/// Who runs the instance, as far as is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// Nomad's allocation id, or a pod's UID; empty if unknown.
+    #[serde(default)]
+    pub alloc_id: Box<str>,
+}
+
+/// What is stored of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which instance.
+    pub key: InstanceKey,
+    /// How it is.
+    pub phase: Phase,
+    /// Why.
+    pub reason: Reason,
+    /// Since when it has been in this phase.
+    pub since: Timestamp,
+    /// When a field that Nomad's shape shows last changed (rule G10).
+    pub update_time: Timestamp,
+    /// Whether it was healthy once: from then on it counts (rule A2).
+    pub was_healthy: bool,
+    /// Whether it was healthy or starting once: from then on failures are no longer "initial" (rule G8).
+    pub has_answered: bool,
+    /// The last complete fingerprint, kept over failures (rule G6); `None` until there was one.
+    pub fingerprint: Option<Fingerprint>,
+    /// Who runs it.
+    #[serde(default)]
+    pub owner: Owner,
+    /// Path of the socket behind which it lives.
+    pub socket: Arc<str>,
+    /// Whether the socket was named by configuration: such an instance is retired when its address is taken out.
+    #[serde(default)]
+    pub is_configured: bool,
+}
+
+impl Record {
+    /// Whether Nomad's shape would print the same record, its `UpdateTime` apart.
+    #[must_use]
+    pub fn is_alike_to_nomad(&self, other: &Self) -> bool {
+        fn shown(record: &Record) -> impl PartialEq + '_ {
+            let fingerprint = record.fingerprint.as_ref();
+            let product = fingerprint.map(|f| &*f.product);
+            (
+                record.was_healthy,
+                record.phase.is_healthy(),
+                &record.reason.description,
+                &record.owner.alloc_id,
+                product.map(|p| (&p.provider, &p.version, p.requires_controller(), p.requires_topologies())),
+                product.and_then(|p| p.controller.as_ref()).filter(|_| record.key.role == Role::Controller),
+                product.and_then(|p| p.node.as_ref()).filter(|_| record.key.role == Role::Node),
+                fingerprint.and_then(|f| f.node.as_deref()),
+            )
+        }
+        shown(self) == shown(other)
+    }
+}

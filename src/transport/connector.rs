@@ -254,14 +254,14 @@ fn is_socket(path: &Path) -> bool {
 }
 
 /// A path that the kernel accepts for a socket, however long the original was.
-struct Reach {
+pub(crate) struct Reach {
     path: PathBuf,
     /// Set for long paths, and to be kept until the dial is over: the path goes through this descriptor.
     directory: Option<OwnedFd>,
 }
 
 impl Reach {
-    fn new(socket: &Path) -> io::Result<Self> {
+    pub(crate) fn new(socket: &Path) -> io::Result<Self> {
         if socket.as_os_str().len() <= LONGEST_DIRECT_PATH {
             return Ok(Self { path: socket.to_owned(), directory: None });
         }
@@ -274,6 +274,11 @@ impl Reach {
             return Err(Errno::NAMETOOLONG.into());
         }
         Ok(Self { path, directory: Some(directory) })
+    }
+
+    /// What to hand to the kernel, as long as this value lives.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Without a mounted `/proc` a long path looks missing although the file is there.

@@ -14,6 +14,9 @@
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
+pub mod csi;
+pub mod demo;
 pub mod domain;
 pub mod discovery;
 pub mod registry;
+pub mod transport;

@@ -14,5 +14,6 @@
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
+pub mod api;
 pub mod domain;
 pub mod registry;

@@ -65,7 +65,7 @@ const TABLE: &[Row] = &[
     ),
     (
         "demo",
-        &["app", "cli", "config", "commands", "registry", "transport::pb"],
+        &["app", "cli", "commands", "config", "csi::Rpc", "registry", "transport"],
         "the real app with scripted drivers or made records",
     ),
     // `commands` and `demo` are ways to run the binary, as `app` is; none of the three can start another.

@@ -157,6 +157,12 @@ impl CallError {
         }
     }
 
+    /// A whole look at a socket that came to no end within its limit.
+    #[must_use]
+    pub fn poll_timed_out(socket: &Path, limit: Duration) -> Self {
+        Self { rpc: None, socket: socket.into(), cause: Cause::Deadline(limit) }
+    }
+
     /// The error as Go prints it, which is what Nomad publishes. Raw: as long, and as odd, as what the peer sent.
     #[must_use]
     pub fn go_text(&self) -> String {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::observe::Answers;
-use crate::csi::client::{NodeInfo, PluginInfo, Readiness};
+use crate::csi::convert::{NodeInfo, PluginInfo, Readiness};
 use crate::csi::error::CallError;
 use crate::domain::capability::{ControllerCapability, NodeCapability, PluginService, VolumeExpansion};
 use crate::domain::fingerprint::{Fingerprint, NodeFacts, Product};
@@ -19,9 +19,9 @@ use crate::registry::reporter::Health;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The name under which the driver answered last.
-    pub provider: Option<Box<str>>,
+    pub provider: Option<String>,
     /// The version it had.
-    pub version: Option<Box<str>>,
+    pub version: Option<String>,
     /// The plugin it counts as.
     pub plugin: Option<PluginId>,
     /// Roles it was seen in, or is declared to have.

@@ -15,7 +15,8 @@ use tracing::{debug, info, warn};
 use super::Settings;
 use super::assess::{Assessment, Known, assess, unreachable};
 use super::observe::{Answers, Questions, observe};
-use crate::csi::client::{Driver, NodeInfo};
+use crate::csi::client::Driver;
+use crate::csi::convert::NodeInfo;
 use crate::csi::error::CallError;
 use crate::domain::fingerprint::NodeFacts;
 use crate::domain::id::{HostId, InstanceKey, Role};
@@ -262,19 +263,19 @@ impl Watch {
         loop {
             attempts += 1;
             match self.ask_once().await {
-                Ok(answers) => match answers.broken() {
-                    Some(_) if attempts < 2 => self.driver = None,
-                    Some(error) => {
-                        let error = error.clone();
+                Ok(answers) => {
+                    let is_broken = answers.is_broken();
+                    if is_broken {
                         self.driver = None;
-                        return Err(error);
                     }
-                    None => return Ok(answers),
-                },
+                    if !is_broken || attempts >= 2 {
+                        return Ok(answers);
+                    }
+                }
                 Err(error) => {
-                    self.driver = None;
                     // A missing or dead socket is what it is; one that hung up may have had its reasons.
-                    if attempts >= 2 || !error.is_closed() {
+                    let is_settled = error.is_missing() || error.is_refused() || !error.is_transport();
+                    if is_settled || attempts >= 2 {
                         return Err(error);
                     }
                 }
@@ -327,7 +328,7 @@ impl Watch {
         self.status.phase = phase;
         self.status.device = self.file.map(|file| file.device);
         self.status.inode = self.file.map(|file| file.inode);
-        self.status.provider = self.known.provider.clone();
+        self.status.provider = self.known.provider.as_deref().map(Into::into);
         self.status.plugin = self.known.plugin.clone().or_else(|| self.wanted.plugin.clone());
         self.status.roles = self.known.roles.iter().copied().collect();
         self.status.is_ignored = assessment.is_ignored;

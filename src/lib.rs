@@ -15,9 +15,13 @@
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
 pub mod api;
+pub mod cli;
+pub mod config;
 pub mod csi;
 pub mod demo;
 pub mod discovery;
 pub mod domain;
+pub mod fingerprint;
 pub mod registry;
+pub mod store;
 pub mod transport;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::ReadShape;
 use super::error::{ApiError, Complaint};
+use crate::domain::duration;
 use crate::domain::time::Index;
 
 /// Longest time a query waits, and how long it waits when it does not say: Nomad's five minutes.

@@ -3,9 +3,7 @@
 //! Probe comes first once the identity is known, so that a hang shows at the cheapest call (rules G1, G4). A pass stops
 //! where going on could tell nothing more; it judges nothing.
 
-use crate::csi::client::Driver;
-use crate::csi::convert::{NodeInfo, PluginCapabilities, PluginInfo, Readiness};
-use crate::csi::error::CallError;
+use crate::csi::{CallError, Driver, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
 use crate::domain::capability::{
     CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService,
 };

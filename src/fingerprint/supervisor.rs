@@ -174,9 +174,11 @@ impl Supervisor {
             } else {
                 Report::Seen(Box::new(Observed {
                     key: record.key.clone(),
-                    health: Health::Verbatim {
+                    health: Health::Failed {
                         phase: Phase::Gone,
-                        description: "no source of sockets names it any more".to_owned(),
+                        error: "no source of sockets names it any more".to_owned(),
+                        code: None,
+                        text: "its socket is not among those that were found".to_owned(),
                     },
                     fingerprint: None,
                     owner: record.owner.clone(),
@@ -206,8 +208,7 @@ impl Supervisor {
                 warn!(sockets = self.unseen.len(), "the first scan took too long; what is missing stays `new`");
             }
             self.unseen.clear();
-            // Behind every report of the scan in the queue, so nobody sees "complete" before what it found.
-            scan.complete(&self.shared.reports).await;
+            scan.complete();
         }
     }
 }

@@ -15,9 +15,7 @@ use tracing::{debug, info, warn};
 use super::Settings;
 use super::assess::{Assessment, Known, assess, unreachable};
 use super::observe::{Answers, Questions, observe};
-use crate::csi::client::Driver;
-use crate::csi::convert::NodeInfo;
-use crate::csi::error::CallError;
+use crate::csi::{CallError, Driver, NodeInfo};
 use crate::domain::fingerprint::NodeFacts;
 use crate::domain::id::{HostId, InstanceKey, Role};
 use crate::domain::record::{Phase, Record};
@@ -362,7 +360,8 @@ fn phase_of(assessment: &Assessment) -> Phase {
     let phases = assessment.verdicts.iter().map(|verdict| match &verdict.health {
         Health::Healthy => Phase::Healthy,
         Health::Starting => Phase::Starting,
-        Health::Failed { phase, .. } | Health::Verbatim { phase, .. } => *phase,
+        Health::Failed { phase, .. } => *phase,
+        Health::IdentityChanged { .. } => Phase::Unhealthy,
     });
     phases.max().unwrap_or(assessment.phase)
 }

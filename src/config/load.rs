@@ -252,14 +252,18 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Serve, Problems> {
     let mut values = values(Command::Serve, typed, variable, problems);
     let mut addresses = Vec::<PathBuf>::new();
-    for (value, origin) in values.all("csi-address") {
+    let mut given = values.all("csi-address");
+    // What drivers and some sidecars read; Nomad sets it in the tasks of its plugins.
+    given.extend(variable(ENDPOINT).filter(|_| given.is_empty()).map(|value| (value, Origin::Variable(ENDPOINT.to_owned()))));
+    let is_given = !given.is_empty();
+    for (value, origin) in given {
         match fixed::parse(&value) {
             Ok(path) if addresses.contains(&path) => {}
             Ok(path) => addresses.push(path),
             Err(error) => values.wrong(&origin, &value, error),
         }
     }
-    if addresses.is_empty() && values.all("csi-address").is_empty() {
+    if !is_given {
         values.problems.0.push("no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock".to_owned());
     }
     let plugin = values.parse("plugin-id", |text| PluginId::parse(text).map_err(|error| error.to_string()));
@@ -325,6 +329,8 @@ pub fn probe(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
     values.finish(config)
 }
 
+/// Where a CSI driver finds the socket that it is to listen on.
+const ENDPOINT: &str = "CSI_ENDPOINT";
 /// The address that every CSI sidecar takes without a flag.
 const DEFAULT_ADDRESS: &str = "/run/csi/socket";
 
@@ -342,14 +348,7 @@ fn boolean(text: &str) -> Result<bool, String> {
 /// Every problem, those found while scanning included.
 pub fn status(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Status, Problems> {
     let mut values = values(Command::Status, typed, variable, problems);
-    let mut given = values.all("address");
-    // What Nomad's own tools read comes before our default, and after whatever names us.
-    if given.iter().all(|(_, origin)| *origin == Origin::Default)
-        && let Some(address) = variable("NOMAD_ADDR").filter(|address| !address.is_empty())
-    {
-        given = vec![(address, Origin::Variable("NOMAD_ADDR".to_owned()))];
-    }
-    let (address, origin) = given.pop().unwrap_or_else(|| (String::new(), Origin::Default));
+    let (address, origin) = values.all("address").pop().unwrap_or_else(|| (String::new(), Origin::Default));
     if !address.starts_with("http://") && !address.starts_with("unix:") {
         values.wrong(&origin, &address, "is no address: http://HOST:PORT or unix:///PATH");
     }

@@ -86,6 +86,10 @@ impl Setting {
     /// The variable that sets it.
     #[must_use]
     pub fn variable(&self) -> String {
+        if self.name == "address" {
+            // `CSI_GATEWAY_ADDRESS` would be read as where the gateway listens; Nomad's pair is `-address`, `NOMAD_ADDR`.
+            return "CSI_GATEWAY_ADDR".to_owned();
+        }
         format!("CSI_GATEWAY_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 }
@@ -118,7 +122,7 @@ use Command::{Demo, Probe, Serve, Status};
 
 /// Everything that can be set.
 pub const SETTINGS: &[Setting] = &[
-    many("csi-address", "SOCKET", None, &[Serve, Probe], "Socket of a CSI driver, `unix:///csi/csi.sock`; may be repeated with `serve`"),
+    many("csi-address", "SOCKET", None, &[Serve, Probe], "Socket of a CSI driver, unix:///csi/csi.sock; may be repeated with `serve`, which takes CSI_ENDPOINT where nothing is given"),
     one("plugin-id", "ID", None, &[Serve], "Plugin id of the only address; default: the driver's name"),
     one("plugin-type", "TYPE", Some("auto"), &[Serve, Probe], "What is expected to answer: controller, node, monolith (both) or auto (whatever does)"),
     one("host-id", "ID", None, &[Serve], "This host's id; default: NODE_NAME and its kin, else the hostname"),
@@ -130,7 +134,7 @@ pub const SETTINGS: &[Setting] = &[
     one("api-read-shape", "SHAPE", Some("nomad"), &[Serve], "Shape of a plugin when it is read: nomad (what its servers send) or documented (what its public page shows)"),
     one("region", "NAME", Some("global"), &[Serve], "The region that clients may ask for"),
     one("history", "COUNT", Some("32"), &[Serve], "Transitions kept of each instance"),
-    one("address", "URL", Some("http://127.0.0.1:4649"), &[Status], "The gateway or Nomad server to ask: http://HOST:PORT or unix:///PATH; NOMAD_ADDR is read, too"),
+    one("address", "URL", Some("http://127.0.0.1:4649"), &[Status], "The gateway or Nomad server to ask: http://HOST:PORT or unix:///PATH"),
     one("hosts", "COUNT", None, &[Demo], "A made fleet of so many hosts instead of scripted drivers"),
     one("plugins", "COUNT", None, &[Demo], "Plugins of the made fleet, each on every host"),
     one("flap", "DURATION", None, &[Demo], "How often one instance of the made plugin demo-0000 changes its health"),

@@ -269,27 +269,6 @@ async fn who_closes_at_once_or_speaks_something_else_is_noticed_at_once() {
 }
 
 #[tokio::test]
-async fn a_directory_closed_to_us_is_not_a_missing_socket() {
-    use std::os::unix::fs::PermissionsExt;
-    let (directory, _) = scratch();
-    let closed = directory.path().join("closed");
-    let socket = closed.join("csi.sock");
-    let _fake = FakeDriver::node("drv.example.com").serve(&socket).await.expect("binds");
-    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).expect("ours");
-    let is_root = std::fs::read_dir(&closed).is_ok();
-    let outcome = Driver::connect(&socket, short_limits()).await;
-    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).expect("ours");
-    if is_root {
-        // Root may search every directory; there is nothing to be denied.
-        assert!(outcome.is_ok());
-        return;
-    }
-    let error = outcome.expect_err("no way in");
-    assert!(!error.is_missing() && error.go_text().contains("connect: permission denied"), "{}", error.go_text());
-    assert!(error.for_people().contains("search permission"), "{}", error.for_people());
-}
-
-#[tokio::test]
 async fn a_path_longer_than_the_kernel_takes_is_reached_through_its_directory() {
     let (directory, _) = scratch();
     let mut socket = directory.path().to_owned();

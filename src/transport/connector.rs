@@ -91,7 +91,7 @@ impl ConnectError {
         Self { socket: socket.to_owned(), failure, source: None }
     }
 
-    fn from_io(socket: &Path, source: io::Error) -> Self {
+    pub(crate) fn from_io(socket: &Path, source: io::Error) -> Self {
         let failure = match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT | Errno::NOTDIR) => ConnectFailure::Missing,
             // A regular file answers like a socket without a listener.

@@ -21,11 +21,11 @@ use crate::discovery::directory::Directories;
 use crate::discovery::fixed;
 use crate::domain::id::HostId;
 use crate::domain::socket::WantedSocket;
-use crate::fingerprint::supervisor::{Sinks, Sources, Supervisor};
 use crate::fingerprint;
+use crate::fingerprint::supervisor::{Sinks, Sources, Supervisor};
 use crate::host;
 use crate::registry::history::History;
-use crate::registry::publisher::{Publisher, Scan};
+use crate::registry::publisher::Publisher;
 use crate::registry::reader::Reader;
 use crate::registry::reporter::Report;
 use crate::registry::sockets::Sockets;
@@ -108,15 +108,6 @@ impl Plan {
     }
 }
 
-/// Where records made elsewhere go.
-#[derive(Debug, Clone)]
-pub struct Feed {
-    /// The registry.
-    pub reports: mpsc::Sender<Report>,
-    /// Told when everything there is was fed.
-    pub scan: Scan,
-}
-
 /// All parts, built and not yet running.
 pub struct Gateway {
     plan: Plan,
@@ -125,7 +116,7 @@ pub struct Gateway {
     reader: Reader,
     history: History,
     sockets: Sockets,
-    feed: Feed,
+    reports: mpsc::Sender<Report>,
 }
 
 impl Gateway {
@@ -157,7 +148,7 @@ impl Gateway {
             reader: handles.reader,
             history: handles.history,
             sockets: Sockets::default(),
-            feed: Feed { reports: handles.reports, scan: handles.scan },
+            reports: handles.reports,
         })
     }
 
@@ -174,8 +165,8 @@ impl Gateway {
 
     /// Where records made elsewhere go.
     #[must_use]
-    pub fn feed(&self) -> Feed {
-        self.feed.clone()
+    pub fn feed(&self) -> mpsc::Sender<Report> {
+        self.reports.clone()
     }
 
     /// Runs until `stop`; then ends in order: who asks is answered, who watches ends, what was seen is kept.
@@ -183,7 +174,7 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { plan, listeners, publisher, reader, history, sockets, feed } = self;
+        let Self { plan, listeners, publisher, reader, history, sockets, reports } = self;
         let ends = stop.clone();
         let last = CancellationToken::new();
         let registry = tokio::spawn({
@@ -192,8 +183,7 @@ impl Gateway {
         });
 
         let mut parts = JoinSet::new();
-        let state =
-            api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
+        let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
         let router = api::router(state);
         for listener in listeners {
             info!(address = listener.address(), "serving");
@@ -209,7 +199,7 @@ impl Gateway {
                 plan.host,
                 plan.fingerprint,
                 Sources { wanted: wanted.clone(), touches },
-                Sinks { reports: feed.reports.clone(), sockets, reader, scan: feed.scan.clone() },
+                Sinks { reports: reports.clone(), sockets, reader },
             );
             parts.spawn(supervisor.run(stop.clone()));
             parts.spawn(async move {
@@ -217,7 +207,7 @@ impl Gateway {
                 drop(wanted_in);
             });
         }
-        drop(feed);
+        drop(reports);
 
         let mut failed = None;
         while let Some(ended) = parts.join_next().await {

@@ -89,7 +89,8 @@ fn described(command: Command) -> clap::Command {
         if let Some(default) = setting.default {
             help = format!("{help} [default: {default}]");
         }
-        let mut flag = clap::Arg::new(setting.name).long(setting.name).help(format!("{help} [env: {}]", setting.variable()));
+        let mut flag =
+            clap::Arg::new(setting.name).long(setting.name).help(format!("{help} [env: {}]", setting.variable()));
         flag = match setting.value {
             Some(what) => flag.value_name(what).num_args(1),
             None => flag.num_args(0),

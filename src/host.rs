@@ -33,7 +33,8 @@ fn hostname() -> Option<String> {
 
 /// The first eight characters of the machine's id; zeros where it has none.
 fn machine_id() -> String {
-    let text = ["/etc/machine-id", "/var/lib/dbus/machine-id"].iter().find_map(|path| std::fs::read_to_string(path).ok());
+    let text =
+        ["/etc/machine-id", "/var/lib/dbus/machine-id"].iter().find_map(|path| std::fs::read_to_string(path).ok());
     let text: String = text.unwrap_or_default().chars().filter(char::is_ascii_hexdigit).take(SHORTEST).collect();
     if text.len() == SHORTEST { text } else { "0".repeat(SHORTEST) }
 }

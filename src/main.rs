@@ -26,11 +26,8 @@ fn main() -> ExitCode {
         }
     };
     // Two workers serve ten thousand readers; blocking threads only look at files.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(4)
-        .enable_all()
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(commands::run(invocation, &variable)),
         Err(error) => Outcome::Failed(format!("cannot start the runtime: {error}")),

@@ -92,10 +92,8 @@ where
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.into()))?;
     let driving = tokio::spawn(connection);
-    let request = Request::get(path)
-        .header("Host", host)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| failed(error.into()))?;
+    let request =
+        Request::get(path).header("Host", host).body(Empty::<Bytes>::new()).map_err(|error| failed(error.into()))?;
     let response = sender.send_request(request).await.map_err(|error| failed(error.into()))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(failed)?.to_bytes();

@@ -7,8 +7,8 @@ use crate::config::Probe;
 use crate::csi::{CallError, Driver, Limits, PluginInfo, Readiness};
 use crate::domain::capability::PluginService;
 use crate::domain::id::Role;
-use crate::domain::text::{DESCRIPTION_LIMIT, bounded};
 use crate::domain::socket::RoleChoice;
+use crate::domain::text::{DESCRIPTION_LIMIT, bounded};
 
 /// What a look found.
 #[derive(Debug, Default, Serialize)]
@@ -76,7 +76,8 @@ async fn look(config: &Probe, limits: Limits, found: &mut Found) -> Result<(), S
                 found.node_id = Some(info.facts.id.into());
                 found.max_volumes = Some(info.facts.max_volumes);
                 let segments = info.facts.topology.and_then(|topology| topology.segments);
-                found.topology = segments.map(|pairs| pairs.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect());
+                found.topology =
+                    segments.map(|pairs| pairs.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect());
             }
         }
     }

@@ -1,7 +1,6 @@
 //! `status`: the table and the block of `nomad plugin status`, from any gateway or Nomad server.
 
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
+use comfy_table::{Table, presets};
 use hyper::StatusCode;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
@@ -11,7 +10,18 @@ use super::{Outcome, complain, say};
 use crate::config::Status;
 
 /// What a query value and a path segment must not contain as it is.
-const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'/').add(b';').add(b'<').add(b'>').add(b'?');
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'+')
+    .add(b'/')
+    .add(b';')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?');
 
 /// What a list shows of a plugin. Nomad's keys, and no others are needed.
 #[derive(Debug, Deserialize)]
@@ -42,23 +52,22 @@ fn plain(text: &str) -> String {
 
 /// Plugins as Nomad prints them.
 fn table(plugins: &[Stub]) -> String {
-    let mut table = Table::new();
-    table.load_preset(NOTHING);
-    table.set_header(["ID", "Provider", "Controllers Healthy/Expected", "Nodes Healthy/Expected"]);
-    for plugin in plugins {
-        table.add_row([
+    let header = ["ID", "Provider", "Controllers Healthy/Expected", "Nodes Healthy/Expected"].map(str::to_owned);
+    let rows = plugins.iter().map(|plugin| {
+        [
             plain(&plugin.id),
             plain(&plugin.provider),
             format!("{}/{}", plugin.controllers_healthy, plugin.controllers_expected),
             format!("{}/{}", plugin.nodes_healthy, plugin.nodes_expected),
-        ]);
-    }
-    // Columns are parted by two blanks, and nothing stands at a line's end.
+        ]
+    });
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).add_row(header).add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    let lines: Vec<String> = table.to_string().lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+    // Nothing stands at a line's end.
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// One plugin as Nomad prints it.

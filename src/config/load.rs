@@ -254,7 +254,9 @@ pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
     let mut addresses = Vec::<PathBuf>::new();
     let mut given = values.all("csi-address");
     // What drivers and some sidecars read; Nomad sets it in the tasks of its plugins.
-    given.extend(variable(ENDPOINT).filter(|_| given.is_empty()).map(|value| (value, Origin::Variable(ENDPOINT.to_owned()))));
+    given.extend(
+        variable(ENDPOINT).filter(|_| given.is_empty()).map(|value| (value, Origin::Variable(ENDPOINT.to_owned()))),
+    );
     let is_given = !given.is_empty();
     for (value, origin) in given {
         match fixed::parse(&value) {
@@ -271,31 +273,36 @@ pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
     if addresses.len() > 1 {
         for name in ["plugin-id", "plugin-type"] {
             if let Some((value, origin)) = values.all(name).into_iter().find(|(_, origin)| *origin != Origin::Default) {
-                values.wrong(&origin, &value, format!("needs exactly one --csi-address, and there are {}", addresses.len()));
+                values.wrong(
+                    &origin,
+                    &value,
+                    format!("needs exactly one --csi-address, and there are {}", addresses.len()),
+                );
             }
         }
     }
-    let config = Serve {
-        addresses,
-        plugin,
-        role,
-        host: values.parse("host-id", |text| HostId::parse(text).map_err(|error| error.to_string())),
-        poll_interval: values.duration("poll-interval"),
-        probe_timeout: values.duration("probe-timeout"),
-        timeout: values.duration("timeout"),
-        endpoints: values.endpoints(),
-        state_directory: values.parse("state-dir", |text| Ok(PathBuf::from(text))),
-        is_documented_shape: values
-            .word("api-read-shape", &[("nomad", false), ("documented", true)])
-            .unwrap_or_default(),
-        region: values
-            .parse("region", |text| {
-                if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
-            })
-            .unwrap_or_default(),
-        history: values.count("history", 0, 10_000).unwrap_or_default() as usize,
-        logging: values.logging(),
-    };
+    let config =
+        Serve {
+            addresses,
+            plugin,
+            role,
+            host: values.parse("host-id", |text| HostId::parse(text).map_err(|error| error.to_string())),
+            poll_interval: values.duration("poll-interval"),
+            probe_timeout: values.duration("probe-timeout"),
+            timeout: values.duration("timeout"),
+            endpoints: values.endpoints(),
+            state_directory: values.parse("state-dir", |text| Ok(PathBuf::from(text))),
+            is_documented_shape: values
+                .word("api-read-shape", &[("nomad", false), ("documented", true)])
+                .unwrap_or_default(),
+            region: values
+                .parse("region", |text| {
+                    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+                })
+                .unwrap_or_default(),
+            history: values.count("history", 0, 10_000).unwrap_or_default() as usize,
+            logging: values.logging(),
+        };
     values.finish(config)
 }
 
@@ -310,8 +317,7 @@ pub fn probe(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
     if given.len() > 1 {
         values.problems.0.push(format!("one socket can be probed at a time, and {} are given", given.len()));
     }
-    let (value, origin) =
-        given.pop().unwrap_or_else(|| (DEFAULT_ADDRESS.to_owned(), Origin::Default));
+    let (value, origin) = given.pop().unwrap_or_else(|| (DEFAULT_ADDRESS.to_owned(), Origin::Default));
     let address = match fixed::parse(&value) {
         Ok(path) => path,
         Err(error) => {

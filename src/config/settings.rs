@@ -43,7 +43,9 @@ impl Command {
             Self::Serve => "Watch CSI drivers and serve what is known of them",
             Self::Probe => "Ask one driver once; exit code 0 if it is ready, 4 if not (usable as an exec probe)",
             Self::Status => "Show plugins from a gateway or a Nomad server, as `nomad plugin status` does",
-            Self::Demo => "Try it: scripted drivers on real sockets, or a made fleet, and the gateway on a scratch store",
+            Self::Demo => {
+                "Try it: scripted drivers on real sockets, or a made fleet, and the gateway on a scratch store"
+            }
             Self::Version => "Print the version",
         }
     }
@@ -122,19 +124,61 @@ use Command::{Demo, Probe, Serve, Status};
 
 /// Everything that can be set.
 pub const SETTINGS: &[Setting] = &[
-    many("csi-address", "SOCKET", None, &[Serve, Probe], "Socket of a CSI driver, unix:///csi/csi.sock; may be repeated with `serve`, which takes CSI_ENDPOINT where nothing is given"),
+    many(
+        "csi-address",
+        "SOCKET",
+        None,
+        &[Serve, Probe],
+        "Socket of a CSI driver, unix:///csi/csi.sock; may be repeated with `serve`, which takes CSI_ENDPOINT where nothing is given",
+    ),
     one("plugin-id", "ID", None, &[Serve], "Plugin id of the only address; default: the driver's name"),
-    one("plugin-type", "TYPE", Some("auto"), &[Serve, Probe], "What is expected to answer: controller, node, monolith (both) or auto (whatever does)"),
+    one(
+        "plugin-type",
+        "TYPE",
+        Some("auto"),
+        &[Serve, Probe],
+        "What is expected to answer: controller, node, monolith (both) or auto (whatever does)",
+    ),
     one("host-id", "ID", None, &[Serve], "This host's id; default: NODE_NAME and its kin, else the hostname"),
     one("poll-interval", "DURATION", Some("30s"), &[Serve], "From one look at a driver to the next"),
     one("probe-timeout", "DURATION", Some("3s"), &[Serve, Probe], "Limit of a Probe call"),
-    one("timeout", "DURATION", Some("5s"), &[Serve, Probe], "Limit of any other call; NodeGetInfo has three times that"),
-    many("http-endpoint", "ADDRESS", Some("127.0.0.1:4649"), &[Serve, Demo], "Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated"),
-    one("state-dir", "DIR", None, &[Serve], "Where state is kept; default: $STATE_DIRECTORY, /var/lib/csi-gateway, $XDG_STATE_HOME/csi-gateway, or memory"),
-    one("api-read-shape", "SHAPE", Some("nomad"), &[Serve], "Shape of a plugin when it is read: nomad (what its servers send) or documented (what its public page shows)"),
+    one(
+        "timeout",
+        "DURATION",
+        Some("5s"),
+        &[Serve, Probe],
+        "Limit of any other call; NodeGetInfo has three times that",
+    ),
+    many(
+        "http-endpoint",
+        "ADDRESS",
+        Some("127.0.0.1:4649"),
+        &[Serve, Demo],
+        "Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated",
+    ),
+    one(
+        "state-dir",
+        "DIR",
+        None,
+        &[Serve],
+        "Where state is kept; default: $STATE_DIRECTORY, /var/lib/csi-gateway, $XDG_STATE_HOME/csi-gateway, or memory",
+    ),
+    one(
+        "api-read-shape",
+        "SHAPE",
+        Some("nomad"),
+        &[Serve],
+        "Shape of a plugin when it is read: nomad (what its servers send) or documented (what its public page shows)",
+    ),
     one("region", "NAME", Some("global"), &[Serve], "The region that clients may ask for"),
     one("history", "COUNT", Some("32"), &[Serve], "Transitions kept of each instance"),
-    one("address", "URL", Some("http://127.0.0.1:4649"), &[Status], "The gateway or Nomad server to ask: http://HOST:PORT or unix:///PATH"),
+    one(
+        "address",
+        "URL",
+        Some("http://127.0.0.1:4649"),
+        &[Status],
+        "The gateway or Nomad server to ask: http://HOST:PORT or unix:///PATH",
+    ),
     one("hosts", "COUNT", None, &[Demo], "A made fleet of so many hosts instead of scripted drivers"),
     one("plugins", "COUNT", None, &[Demo], "Plugins of the made fleet, each on every host"),
     one("flap", "DURATION", None, &[Demo], "How often one instance of the made plugin demo-0000 changes its health"),

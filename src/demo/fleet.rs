@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Feed;
 use crate::config::Fleet;
 use crate::domain::capability::{ControllerCapability, NodeCapability, PluginService};
 use crate::domain::catalog::RecordChange;
@@ -51,7 +51,9 @@ pub fn record(number: u32, on: u32, role: Role, now: Timestamp) -> Record {
         services: [PluginService::Controller, PluginService::VolumeAccessibilityConstraints].into_iter().collect(),
         expansion: [].into_iter().collect(),
         controller: (role == Role::Controller).then(|| {
-            [ControllerCapability::CreateDeleteVolume, ControllerCapability::PublishUnpublishVolume].into_iter().collect()
+            [ControllerCapability::CreateDeleteVolume, ControllerCapability::PublishUnpublishVolume]
+                .into_iter()
+                .collect()
         }),
         node: (role == Role::Node).then(|| [NodeCapability::StageUnstageVolume].into_iter().collect()),
         group: None,
@@ -92,16 +94,18 @@ pub fn records(fleet: Fleet, now: Timestamp) -> impl Iterator<Item = Record> {
 }
 
 /// Feeds a fleet, then changes the health of one instance each `flap` until `stop`.
-pub async fn feed(fleet: Fleet, feed: Feed, stop: CancellationToken) {
+pub async fn feed(fleet: Fleet, reports: mpsc::Sender<Report>, stop: CancellationToken) {
     let now = Timestamp::now();
     let mut records = records(fleet, now).peekable();
     while records.peek().is_some() {
         let batch = records.by_ref().take(BATCH).map(|record| RecordChange::Put(Box::new(record))).collect();
-        if feed.reports.send(Report::Feed(batch)).await.is_err() {
+        if reports.send(Report::Feed(batch)).await.is_err() {
             return;
         }
     }
-    feed.scan.complete();
+    if reports.send(Report::Scanned).await.is_err() {
+        return;
+    }
     let Some(interval) = fleet.flap else { return };
     let mut is_healthy = true;
     loop {
@@ -110,7 +114,7 @@ pub async fn feed(fleet: Fleet, feed: Feed, stop: CancellationToken) {
             () = tokio::time::sleep(interval.max(Duration::from_millis(1))) => {}
         }
         is_healthy = !is_healthy;
-        if feed.reports.send(Report::Feed(vec![RecordChange::Put(Box::new(flapped(is_healthy)))])).await.is_err() {
+        if reports.send(Report::Feed(vec![RecordChange::Put(Box::new(flapped(is_healthy)))])).await.is_err() {
             return;
         }
     }
@@ -123,7 +127,8 @@ fn flapped(is_healthy: bool) -> Record {
     if !is_healthy {
         record.phase = Phase::Unhealthy;
         record.reason = Reason {
-            description: "failed fingerprinting with error: rpc error: code = Unavailable desc = made for the demo".into(),
+            description: "failed fingerprinting with error: rpc error: code = Unavailable desc = made for the demo"
+                .into(),
             code: Some(Code::Unavailable),
             text: "made for the demo".into(),
         };

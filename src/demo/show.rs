@@ -68,11 +68,8 @@ async fn show_fleet(config: &Demo, made: Fleet, stop: CancellationToken) -> Resu
         "A made fleet: {} plugins on {} hosts.\n\nlistening on {address}\n\nTry:\n{}\n\nCtrl-C ends it.",
         made.plugins,
         made.hosts,
-        [
-            curl(&address, "/v1/plugins?type=csi&prefix=demo-000&pretty"),
-            curl(&address, "/v1/plugin/csi/demo-0000"),
-        ]
-        .join("\n")
+        [curl(&address, "/v1/plugins?type=csi&prefix=demo-000&pretty"), curl(&address, "/v1/plugin/csi/demo-0000"),]
+            .join("\n")
     ));
     gateway.run(stop).await?;
     feeding.await?;
@@ -107,11 +104,8 @@ async fn show_drivers(config: &Demo, stop: CancellationToken) -> Result<(), Fail
         .await?;
 
     let wanted = |name: &str, role| WantedSocket { role, ..WantedSocket::configured(path(name)) };
-    let sockets = [
-        wanted("block", RoleChoice::Monolith),
-        wanted("local", RoleChoice::Node),
-        wanted("moody", RoleChoice::Node),
-    ];
+    let sockets =
+        [wanted("block", RoleChoice::Monolith), wanted("local", RoleChoice::Node), wanted("moody", RoleChoice::Node)];
     let keep = Keep::In(scratch.path().join("state"));
     // Short enough to see the third driver's moods as they come.
     let gateway = Gateway::build(plan(config, keep, Some(sockets.into()), Duration::from_secs(1))).await?;
@@ -186,11 +180,8 @@ fn introduction(scratch: &Path, table: &str, address: &str) -> String {
 
 /// Starting, healthy, unhealthy and back.
 async fn change_moods(driver: &ServedDriver) {
-    let moods = [
-        Reply::ready(),
-        Reply::fail(Code::FailedPrecondition, "the demo's back end is down"),
-        Reply::starting(),
-    ];
+    let moods =
+        [Reply::ready(), Reply::fail(Code::FailedPrecondition, "the demo's back end is down"), Reply::starting()];
     for mood in moods.iter().cycle() {
         tokio::time::sleep(STEP).await;
         driver.set_probe(mood.clone());

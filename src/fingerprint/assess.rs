@@ -56,7 +56,7 @@ pub(super) struct Assessment {
 
 impl Assessment {
     /// Whether every instance answered as it should, and there is one.
-    pub fn is_well(&self) -> bool {
+    pub(super) fn is_well(&self) -> bool {
         !self.verdicts.is_empty() && self.verdicts.iter().all(|verdict| matches!(verdict.health, Health::Healthy))
     }
 }
@@ -73,7 +73,12 @@ fn phase_of(error: &CallError) -> Phase {
 
 /// A failure as the health of an instance.
 pub(super) fn failed(error: &CallError) -> Health {
-    Health::Failed { phase: phase_of(error), error: error.go_text(), code: Some(error.code()), text: error.for_people() }
+    Health::Failed {
+        phase: phase_of(error),
+        error: error.go_text(),
+        code: Some(error.code()),
+        text: error.for_people(),
+    }
 }
 
 /// The same failure for every instance that is known, or declared.
@@ -293,13 +298,16 @@ fn recognise(wanted: &WantedSocket, known: &mut Known, identity: &PluginInfo) ->
         Some(configured) => configured.clone(),
         None => PluginId::parse(&identity.name).map_err(|error| {
             let name = bounded(&identity.name, PLUGIN_ID_LIMIT);
-            format!("the driver calls itself {name:?}, which cannot be a plugin id: it {error}; give one with --plugin-id")
+            format!(
+                "the driver calls itself {name:?}, which cannot be a plugin id: it {error}; give one with --plugin-id"
+            )
         })?,
     };
     let before = known.provider.replace(identity.name.clone());
     known.version = Some(identity.vendor_version.clone());
     let previous_plugin = known.plugin.replace(plugin.clone());
-    let (Some(before), Some(previous_plugin)) = (before.filter(|before| *before != identity.name), previous_plugin) else {
+    let (Some(before), Some(previous_plugin)) = (before.filter(|before| *before != identity.name), previous_plugin)
+    else {
         return Ok(None);
     };
     known.node_info = None;

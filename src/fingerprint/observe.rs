@@ -4,9 +4,7 @@
 //! where going on could tell nothing more; it judges nothing.
 
 use crate::csi::{CallError, Driver, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
-use crate::domain::capability::{
-    CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService,
-};
+use crate::domain::capability::{CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService};
 use crate::domain::id::Role;
 use crate::domain::socket::RoleChoice;
 
@@ -38,7 +36,7 @@ pub(super) struct Answers {
 
 impl Answers {
     /// Whether a call found the connection broken: worth asking once more on a new one.
-    pub fn is_broken(&self) -> bool {
+    pub(super) fn is_broken(&self) -> bool {
         fn broken<T>(asked: &Asked<T>) -> bool {
             matches!(asked, Some(Err(error)) if error.is_transport())
         }

@@ -36,19 +36,6 @@ pub struct Handles {
     pub history: History,
     /// Where reports go. The publisher ends when all senders are gone.
     pub reports: mpsc::Sender<Report>,
-    /// Where the end of the first scan is said.
-    pub scan: Scan,
-}
-
-/// Says that the first scan is complete: every source was listed and every socket has a verdict.
-#[derive(Debug, Clone)]
-pub struct Scan(watch::Sender<Standing>);
-
-impl Scan {
-    /// From now on answers are this run's. Reports that were sent before may still be on their way.
-    pub fn complete(&self) {
-        self.0.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
-    }
 }
 
 /// The only writer of the catalog.
@@ -76,6 +63,7 @@ struct Stage {
     /// Instances that were touched; `None`: retired.
     records: BTreeMap<InstanceKey, Option<Box<Record>>>,
     transitions: Vec<Transition>,
+    is_scanned: bool,
 }
 
 impl Stage {
@@ -94,6 +82,7 @@ impl Stage {
                 self.put(catalog, Box::new(next), now);
             }
             Report::Retire(key) => self.remove(catalog, key, now),
+            Report::Scanned => self.is_scanned = true,
             Report::Feed(changes) => {
                 for change in changes {
                     match change {
@@ -158,7 +147,6 @@ impl Publisher {
             reader: Reader::new(catalog.subscribe(), standing.subscribe(), Arc::clone(&waiters)),
             history: History::new(store.clone()),
             reports: sender,
-            scan: Scan(standing.clone()),
         };
         let publisher =
             Self { catalog, standing, waiters, store, durability, reports, late: None, clock: Timestamp::now };
@@ -217,17 +205,31 @@ impl Publisher {
         let changes = stage.changes();
         let index = current.index().next();
         let (next, touched) = current.with(&changes, index, now);
-        if touched.is_empty() {
-            return;
+        if !touched.is_empty() {
+            self.step(index, changes, stage.transitions, next, &touched).await;
         }
+        if stage.is_scanned {
+            // After what the scan found is visible: nobody sees "scanned" and misses some of it.
+            self.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
+        }
+    }
+
+    async fn step(
+        &mut self,
+        index: Index,
+        changes: Vec<RecordChange>,
+        mut transitions: Vec<Transition>,
+        next: Catalog,
+        touched: &[Touched],
+    ) {
         let dates = touched.iter().filter(|touch| touch.is_shown_by_nomad);
         let dates = dates.map(|touch| (touch.plugin.clone(), touch.dates)).collect();
-        for transition in &mut stage.transitions {
+        for transition in &mut transitions {
             transition.index = index;
         }
-        let committing = self.store.commit(Commit { index, changes, dates, transitions: stage.transitions });
+        let committing = self.store.commit(Commit { index, changes, dates, transitions });
         self.await_disk(committing).await;
-        self.show(next, &touched);
+        self.show(next, touched);
     }
 
     async fn await_disk(&mut self, mut committing: Committing) {

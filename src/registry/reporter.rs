@@ -68,6 +68,8 @@ pub enum Report {
     Retire(InstanceKey),
     /// Records as they are, made elsewhere.
     Feed(Vec<RecordChange>),
+    /// The first scan is complete: every source was listed, every socket has a verdict, and all of it was reported.
+    Scanned,
 }
 
 /// The record after a look.

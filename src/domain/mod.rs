@@ -7,6 +7,8 @@
 pub mod capability;
 pub mod catalog;
 pub mod code;
+pub mod durability;
+pub mod duration;
 pub mod fingerprint;
 pub mod history;
 pub mod id;

@@ -1,4 +1,7 @@
 //! What is known: records folded from reports, the one writer of the catalog, and its readers.
 
+pub mod history;
+pub mod publisher;
 pub mod reader;
+pub mod reporter;
 pub mod sockets;

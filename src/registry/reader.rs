@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 use crate::domain::catalog::{Catalog, Touched};
+pub use crate::domain::durability::Durability;
 
 /// What a query reads, and so what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,18 +94,6 @@ impl Drop for Waiting {
             lists.remove(&self.subject);
         }
     }
-}
-
-/// Whether what was seen is on disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// Kept in memory by choice.
-    #[default]
-    Memory,
-    /// Every published change is on disk.
-    Durable,
-    /// Published, and not on disk; why.
-    NotDurable(Arc<str>),
 }
 
 /// How far the gateway itself has come.

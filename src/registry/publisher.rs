@@ -1,0 +1,276 @@
+//! The only writer of the catalog: reports in, one batch at a time; durable first, visible second.
+//!
+//! Everything that waits is taken at once and becomes one step: one index, one transaction, one wake-up. A disk that
+//! does not answer within a second does not hold the truth back: the step is published, and the standing says that it is
+//! not durable. From then on nothing waits for the disk until it answers.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::history::History;
+use super::reader::{Reader, Standing, Waiters};
+use super::reporter::{self, Report};
+use crate::domain::catalog::{Catalog, RecordChange, Touched};
+use crate::domain::durability::Durability;
+use crate::domain::history::{Change, Transition};
+use crate::domain::id::InstanceKey;
+use crate::domain::record::Record;
+use crate::domain::time::{Index, Timestamp};
+use crate::store::{Commit, Committing, Loaded, Store, StoreError};
+
+/// How long a step waits for the disk before it is published all the same.
+pub const COMMIT_LIMIT: Duration = Duration::from_secs(1);
+/// Reports that may wait; whoever has more waits with them.
+const QUEUE: usize = 1024;
+
+/// What a publisher is reached by.
+#[derive(Debug)]
+pub struct Handles {
+    /// The catalog.
+    pub reader: Reader,
+    /// What happened.
+    pub history: History,
+    /// Where reports go. The publisher ends when all senders are gone.
+    pub reports: mpsc::Sender<Report>,
+}
+
+/// The only writer of the catalog.
+pub struct Publisher {
+    catalog: watch::Sender<Arc<Catalog>>,
+    standing: watch::Sender<Standing>,
+    waiters: Arc<Waiters>,
+    store: Store,
+    durability: watch::Receiver<Durability>,
+    reports: mpsc::Receiver<Report>,
+    /// A commit that was not acknowledged in time; the newest, since they are acknowledged in order.
+    late: Option<Committing>,
+    clock: fn() -> Timestamp,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("standing", &*self.standing.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// What a batch of reports comes to, against the catalog as it is.
+#[derive(Debug, Default)]
+struct Stage {
+    /// Instances that were touched; `None`: retired.
+    records: BTreeMap<InstanceKey, Option<Box<Record>>>,
+    transitions: Vec<Transition>,
+    is_scanned: bool,
+}
+
+impl Stage {
+    fn record<'a>(&'a self, catalog: &'a Catalog, key: &InstanceKey) -> Option<&'a Record> {
+        match self.records.get(key) {
+            Some(staged) => staged.as_deref(),
+            None => catalog.record(key),
+        }
+    }
+
+    fn take(&mut self, catalog: &Catalog, report: Report, now: Timestamp) {
+        match report {
+            Report::Seen(observed) => {
+                let previous = self.record(catalog, &observed.key);
+                let next = reporter::fold(previous, *observed, now);
+                self.put(catalog, Box::new(next), now);
+            }
+            Report::Retire(key) => self.remove(catalog, key, now),
+            Report::Scanned => self.is_scanned = true,
+            Report::Feed(changes) => {
+                for change in changes {
+                    match change {
+                        // Whoever feeds 100,000 records did not see them appear, and nobody wants to read that.
+                        RecordChange::Put(record) if self.record(catalog, &record.key).is_none() => {
+                            self.records.insert(record.key.clone(), Some(record));
+                        }
+                        RecordChange::Put(record) => self.put(catalog, record, now),
+                        RecordChange::Remove(key) => self.remove(catalog, key, now),
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, catalog: &Catalog, next: Box<Record>, now: Timestamp) {
+        let previous = self.record(catalog, &next.key);
+        if previous == Some(&*next) {
+            return;
+        }
+        let transition = |change| Transition {
+            at: now,
+            index: Index::default(),
+            key: next.key.clone(),
+            change,
+            reason: next.reason.clone(),
+        };
+        let transitions: Vec<Transition> = reporter::transitions(previous, &next).into_iter().map(transition).collect();
+        self.transitions.extend(transitions);
+        self.records.insert(next.key.clone(), Some(next));
+    }
+
+    fn remove(&mut self, catalog: &Catalog, key: InstanceKey, now: Timestamp) {
+        let Some(previous) = self.record(catalog, &key) else { return };
+        let reason = previous.reason.clone();
+        let index = Index::default();
+        self.transitions.push(Transition { at: now, index, key: key.clone(), change: Change::Retired, reason });
+        self.records.insert(key, None);
+    }
+
+    fn changes(&mut self) -> Vec<RecordChange> {
+        let change = |(key, record): (InstanceKey, Option<Box<Record>>)| match record {
+            Some(record) => RecordChange::Put(record),
+            None => RecordChange::Remove(key),
+        };
+        std::mem::take(&mut self.records).into_iter().map(change).collect()
+    }
+}
+
+impl Publisher {
+    /// A publisher of what was loaded, and its handles. It does nothing before [`Publisher::run`].
+    #[must_use]
+    pub fn new(loaded: Loaded, store: Store) -> (Self, Handles) {
+        let catalog = Catalog::load(loaded.start, loaded.records, loaded.dates);
+        let durability = store.durability();
+        let standing = Standing { is_scanned: false, started: Instant::now(), durability: durability.borrow().clone() };
+        let catalog = watch::Sender::new(Arc::new(catalog));
+        let standing = watch::Sender::new(standing);
+        let waiters = Arc::new(Waiters::default());
+        let (sender, reports) = mpsc::channel(QUEUE);
+        let handles = Handles {
+            reader: Reader::new(catalog.subscribe(), standing.subscribe(), Arc::clone(&waiters)),
+            history: History::new(store.clone()),
+            reports: sender,
+        };
+        let publisher =
+            Self { catalog, standing, waiters, store, durability, reports, late: None, clock: Timestamp::now };
+        (publisher, handles)
+    }
+
+    /// With another wall clock, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: fn() -> Timestamp) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Publishes until `shutdown`, or until nobody can report any more; then what is queued, and closes the store.
+    ///
+    /// # Errors
+    /// What did not reach the disk in the end.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
+        tokio::pin!(shutdown);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                taken = self.reports.recv_many(&mut batch, QUEUE) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    self.publish(batch.drain(..)).await;
+                }
+                () = answered(&mut self.late) => {
+                    self.late = None;
+                    self.tell_durability();
+                }
+                Ok(()) = self.durability.changed() => {
+                    // While a commit is late, "durable" is about those before it.
+                    if self.late.is_none() {
+                        self.tell_durability();
+                    }
+                }
+            }
+        }
+        self.reports.close();
+        while self.reports.recv_many(&mut batch, QUEUE).await > 0 {
+            self.publish(batch.drain(..)).await;
+        }
+        self.store.close().await
+    }
+
+    async fn publish(&mut self, reports: impl Iterator<Item = Report>) {
+        let now = (self.clock)();
+        let current = Arc::clone(&self.catalog.borrow());
+        let mut stage = Stage::default();
+        for report in reports {
+            stage.take(&current, report, now);
+        }
+        let changes = stage.changes();
+        let index = current.index().next();
+        let (next, touched) = current.with(&changes, index, now);
+        if !touched.is_empty() {
+            self.step(index, changes, stage.transitions, next, &touched).await;
+        }
+        if stage.is_scanned {
+            // After what the scan found is visible: nobody sees "scanned" and misses some of it.
+            self.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
+        }
+    }
+
+    async fn step(
+        &mut self,
+        index: Index,
+        changes: Vec<RecordChange>,
+        mut transitions: Vec<Transition>,
+        next: Catalog,
+        touched: &[Touched],
+    ) {
+        let dates = touched.iter().filter(|touch| touch.is_shown_by_nomad);
+        let dates = dates.map(|touch| (touch.plugin.clone(), touch.dates)).collect();
+        for transition in &mut transitions {
+            transition.index = index;
+        }
+        let committing = self.store.commit(Commit { index, changes, dates, transitions });
+        self.await_disk(committing).await;
+        self.show(next, touched);
+    }
+
+    async fn await_disk(&mut self, mut committing: Committing) {
+        if self.late.is_some() {
+            self.late = Some(committing);
+            return;
+        }
+        match tokio::time::timeout(COMMIT_LIMIT, &mut committing).await {
+            // Good or bad, the store has said it in its `durability`, and perhaps something newer since.
+            Ok(_) => self.tell_durability(),
+            Err(_) => {
+                self.late = Some(committing);
+                let reason = format!("the disk has not answered for {} s", COMMIT_LIMIT.as_secs());
+                self.tell(Durability::NotDurable(reason.into()));
+            }
+        }
+    }
+
+    fn show(&self, next: Catalog, touched: &[Touched]) {
+        self.catalog.send_replace(Arc::new(next));
+        self.waiters.wake(touched);
+    }
+
+    fn tell_durability(&mut self) {
+        let durability = self.durability.borrow_and_update().clone();
+        self.tell(durability);
+    }
+
+    fn tell(&self, durability: Durability) {
+        self.standing.send_if_modified(|standing| {
+            let is_news = standing.durability != durability;
+            standing.durability = durability;
+            is_news
+        });
+    }
+}
+
+/// Returns when a late commit is answered; never, if none is late.
+async fn answered(late: &mut Option<Committing>) {
+    match late {
+        Some(committing) => drop(committing.await),
+        None => std::future::pending().await,
+    }
+}

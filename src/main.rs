@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use csi_gateway::cli::{self, Invocation};
 use csi_gateway::commands::{self, Outcome};
+use csi_gateway::config::load::Variables;
+use csi_gateway::demo;
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
@@ -14,10 +16,6 @@ fn main() -> ExitCode {
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let variable = |name: &str| std::env::var(name).ok();
     let invocation = match cli::parse(&arguments, &variable) {
-        Ok(Invocation::Text(text)) => {
-            commands::say(&text);
-            return ExitCode::SUCCESS;
-        }
         Ok(invocation) => invocation,
         Err(problems) => {
             // Nobody left to tell if standard error is closed.
@@ -29,7 +27,7 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(commands::run(invocation, &variable)),
+        Ok(runtime) => runtime.block_on(run(invocation, &variable)),
         Err(error) => Outcome::Failed(format!("cannot start the runtime: {error}")),
     };
     match outcome {
@@ -39,5 +37,18 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {reason}");
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
+    match invocation {
+        Invocation::Text(text) => {
+            commands::say(&text);
+            Outcome::Done
+        }
+        Invocation::Serve(config) => commands::serve(&config, variable).await,
+        Invocation::Probe(config) => commands::probe::run(&config).await,
+        Invocation::Status(config) => commands::status::run(&config).await,
+        Invocation::Demo(config) => demo::show::run(&config).await,
     }
 }

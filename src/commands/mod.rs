@@ -1,17 +1,16 @@
 //! The client side, and what `main` runs.
 
 pub mod http;
-mod probe;
+pub mod probe;
 pub mod status;
 
 use std::io::Write;
 
 use crate::app::{Gateway, Plan};
-use crate::cli::Invocation;
 use crate::config::load::Variables;
 use crate::config::{Logging, Serve};
+use crate::shutdown;
 use crate::telemetry::{self, Chain};
-use crate::{demo, shutdown};
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,26 +43,13 @@ pub(crate) fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Runs a command to its end.
-pub async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
-    match invocation {
-        Invocation::Text(text) => {
-            say(&text);
-            Outcome::Done
-        }
-        Invocation::Serve(config) => serve(&config, variable).await,
-        Invocation::Probe(config) => probe::run(&config).await,
-        Invocation::Status(config) => status::run(&config).await,
-        Invocation::Demo(config) => demo::show::run(&config).await,
-    }
-}
-
 /// Starts logging as configured.
 pub(crate) fn log(logging: &Logging) {
     telemetry::start(logging.verbosity, logging.is_json);
 }
 
-async fn serve(config: &Serve, variable: Variables<'_>) -> Outcome {
+/// Runs the service until a signal ends it.
+pub async fn serve(config: &Serve, variable: Variables<'_>) -> Outcome {
     log(&config.logging);
     let stop = match shutdown::on_signal() {
         Ok(stop) => stop,

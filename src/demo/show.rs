@@ -24,7 +24,7 @@ const STEP: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the command.
-pub(crate) async fn run(config: &Demo) -> Outcome {
+pub async fn run(config: &Demo) -> Outcome {
     commands::log(&config.logging);
     let stop = match shutdown::on_signal() {
         Ok(stop) => stop,

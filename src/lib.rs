@@ -14,6 +14,11 @@
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
+pub mod api;
+pub mod csi;
+pub mod demo;
+pub mod discovery;
 pub mod domain;
 pub mod registry;
 pub mod store;
+pub mod transport;

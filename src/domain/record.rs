@@ -11,10 +11,11 @@ use super::id::{InstanceKey, Role};
 use super::time::Timestamp;
 
 /// How an instance is, in our words; Nomad's boolean is [`Phase::is_healthy`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// No answer yet.
+    #[default]
     New,
     /// The driver says that it is not ready (`ready=false`).
     Starting,

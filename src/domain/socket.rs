@@ -121,3 +121,12 @@ pub struct SocketStatus {
     /// How long the last look took.
     pub last_poll: Option<Duration>,
 }
+
+/// A directory event that concerns sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touch {
+    /// This socket's file changed, came or went.
+    Socket(Arc<Path>),
+    /// Events may have been lost: look at everything.
+    Everything,
+}

@@ -40,14 +40,16 @@ pub struct Handles {
     pub scan: Scan,
 }
 
-/// Says that the first scan is complete: every source was listed and every socket has a verdict.
-#[derive(Debug, Clone)]
-pub struct Scan(watch::Sender<Standing>);
+/// Says that the first scan is complete: every source was listed and every socket has a verdict. It is said once.
+#[derive(Debug)]
+pub struct Scan(());
 
 impl Scan {
-    /// From now on answers are this run's. Reports that were sent before may still be on their way.
-    pub fn complete(&self) {
-        self.0.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
+    /// From now on answers are this run's. Goes behind every report that was sent before, so nobody sees a complete scan
+    /// without what it found.
+    pub async fn complete(self, reports: &mpsc::Sender<Report>) {
+        // Without a publisher everything stops, and nobody asks.
+        let _ = reports.send(Report::Scanned).await;
     }
 }
 
@@ -76,6 +78,7 @@ struct Stage {
     /// Instances that were touched; `None`: retired.
     records: BTreeMap<InstanceKey, Option<Box<Record>>>,
     transitions: Vec<Transition>,
+    is_scanned: bool,
 }
 
 impl Stage {
@@ -94,6 +97,7 @@ impl Stage {
                 self.put(catalog, Box::new(next), now);
             }
             Report::Retire(key) => self.remove(catalog, key, now),
+            Report::Scanned => self.is_scanned = true,
             Report::Feed(changes) => {
                 for change in changes {
                     match change {
@@ -158,7 +162,7 @@ impl Publisher {
             reader: Reader::new(catalog.subscribe(), standing.subscribe(), Arc::clone(&waiters)),
             history: History::new(store.clone()),
             reports: sender,
-            scan: Scan(standing.clone()),
+            scan: Scan(()),
         };
         let publisher =
             Self { catalog, standing, waiters, store, durability, reports, late: None, clock: Timestamp::now };
@@ -186,7 +190,7 @@ impl Publisher {
                     if taken == 0 {
                         break;
                     }
-                    self.publish(batch.drain(..)).await;
+                    self.take(batch.drain(..)).await;
                 }
                 () = answered(&mut self.late) => {
                     self.late = None;
@@ -202,18 +206,26 @@ impl Publisher {
         }
         self.reports.close();
         while self.reports.recv_many(&mut batch, QUEUE).await > 0 {
-            self.publish(batch.drain(..)).await;
+            self.take(batch.drain(..)).await;
         }
         self.store.close().await
     }
 
-    async fn publish(&mut self, reports: impl Iterator<Item = Report>) {
+    async fn take(&mut self, reports: impl Iterator<Item = Report>) {
         let now = (self.clock)();
         let current = Arc::clone(&self.catalog.borrow());
         let mut stage = Stage::default();
         for report in reports {
             stage.take(&current, report, now);
         }
+        let is_scanned = stage.is_scanned;
+        self.publish(&current, stage, now).await;
+        if is_scanned {
+            self.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
+        }
+    }
+
+    async fn publish(&mut self, current: &Catalog, mut stage: Stage, now: Timestamp) {
         let changes = stage.changes();
         let index = current.index().next();
         let (next, touched) = current.with(&changes, index, now);

@@ -298,24 +298,22 @@ impl Embedded {
     fn write_transitions(&self, transaction: &WriteTransaction, batch: &Batch) -> Result<(), Cause> {
         let mut history = transaction.open_table(HISTORY)?;
         let mut rings = transaction.open_table(RINGS)?;
-        let mut next = history.last()?.map_or(0, |(number, _)| number.value().saturating_add(1));
-        for transition in &batch.transitions {
+        let first = history.last()?.map_or(0, |(number, _)| number.value().saturating_add(1));
+        for (number, transition) in (first..).zip(&batch.transitions) {
             let key = record::instance_key(&transition.key);
             let mut ring: Vec<u8> = rings.get(key.as_str())?.map(|ring| ring.value().to_vec()).unwrap_or_default();
-            ring.extend(next.to_le_bytes());
+            ring.extend(number.to_le_bytes());
             let excess = (ring.len() / 8).saturating_sub(self.per_instance) * 8;
             for oldest in numbers(&ring[..excess]) {
                 history.remove(oldest)?;
             }
             rings.insert(key.as_str(), &ring[excess..])?;
-            history.insert(next, transition.to_stored().as_slice())?;
-            next += 1;
+            history.insert(number, transition.to_stored().as_slice())?;
         }
         while history.len()? > self.total {
-            let Some(key) = history.pop_first()?.map(|(_, oldest)| Transition::from_stored(oldest.value())) else {
-                break;
-            };
-            let key = record::instance_key(&key?.key);
+            let oldest = history.pop_first()?.map(|(_, value)| Transition::from_stored(value.value()));
+            let Some(oldest) = oldest.transpose()? else { break };
+            let key = record::instance_key(&oldest.key);
             // The oldest of all is the oldest of its instance.
             let rest: Option<Vec<u8>> = rings.get(key.as_str())?.map(|ring| ring.value()[8..].to_vec());
             match rest.as_deref() {

@@ -1,0 +1,64 @@
+//! The wait loop of blocking queries (`nomad-http.md` section 9).
+//!
+//! It waits for what the query reads and for nothing else, ends at shutdown with an answer, and ends with the client:
+//! hyper drops the future when the connection goes. While it waits it holds no catalog, so that ten thousand waiting
+//! readers keep no old state alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::query::Blocking;
+use crate::domain::catalog::Catalog;
+use crate::domain::time::Index;
+use crate::registry::reader::{Reader, Subject};
+
+/// Evaluates a query until its result is newer than what the asker has seen, or until the limit.
+///
+/// `evaluate` gives the result and its index; index zero means that what was asked for is not there. A plugin deleted
+/// while its reader waits is such a result: Nomad would sleep on and show the old body at the limit, here the reader
+/// gets its 404 at the limit, or the plugin as soon as it is there again.
+pub(super) async fn newer<T>(
+    reader: &Reader,
+    shutdown: &CancellationToken,
+    subject: Subject,
+    blocking: Blocking,
+    evaluate: impl Fn(Arc<Catalog>) -> (Index, T),
+) -> (Index, T) {
+    if blocking.seen == Index(0) {
+        return evaluate(reader.current());
+    }
+    let waiting = reader.waiting(subject);
+    let deadline = Instant::now() + blocking.limit + jitter(blocking.limit);
+    loop {
+        // Made before the catalog is read: a change between the two is not missed.
+        let changed = waiting.changed();
+        let (index, result) = evaluate(reader.current());
+        if index > blocking.seen {
+            return (index, result);
+        }
+        drop(result);
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = shutdown.cancelled() => return at_the_limit(index, evaluate(reader.current())),
+            () = tokio::time::sleep_until(deadline) => return at_the_limit(index, evaluate(reader.current())),
+        }
+    }
+}
+
+/// The last evaluation's index with the result as it is now. What was read has not changed, or its reader would have
+/// been woken; the catalog's index may have moved because of something else, and Nomad does not show that here.
+fn at_the_limit<T>(evaluated: Index, (index, result): (Index, T)) -> (Index, T) {
+    // A change in this very moment: what came or went between the two evaluations brings its own index.
+    let shown = if evaluated == Index(0) { index } else { evaluated.min(index) };
+    (shown, result)
+}
+
+/// Up to a sixteenth more, so that readers who began together do not come back together.
+fn jitter(limit: Duration) -> Duration {
+    let most = u64::try_from(limit.as_nanos() / 16).unwrap_or(u64::MAX);
+    if most == 0 { Duration::ZERO } else { Duration::from_nanos(fastrand::u64(0..most)) }
+}

@@ -1,0 +1,209 @@
+//! Bodies made once per change and shared.
+//!
+//! A plugin's body is kept under its id together with the very value it was made from: another value, and the body is
+//! made anew. Only plugins that exist are looked up here, so no client can fill this with names it made up. Bounded by
+//! bytes; what was not asked for since the hand last came by goes first.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+
+use super::ReadShape;
+use super::wire::{documented, json, nomad};
+use crate::domain::catalog::Catalog;
+use crate::domain::id::PluginId;
+use crate::domain::plugin::Plugin;
+use crate::domain::time::Index;
+
+/// Bytes of bodies kept at most.
+const LIMIT: usize = 16 << 20;
+/// What an entry costs beside its body: key, table slots, the allocation that the weak reference keeps.
+const OVERHEAD: usize = 384;
+
+/// How a body is to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Form {
+    /// Whose shape.
+    pub(super) shape: ReadShape,
+    /// Indented.
+    pub(super) is_pretty: bool,
+}
+
+type Key = (PluginId, Form);
+
+struct Entry {
+    /// The allocation cannot be reused as long as this refers to it, so an equal address is the same value.
+    plugin: Weak<Plugin>,
+    body: Bytes,
+    was_used: bool,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        self.body.len() + OVERHEAD
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<Key, Entry>,
+    /// Every key of `entries` once; the hand is at the front.
+    clock: VecDeque<Key>,
+    bytes: usize,
+}
+
+impl Table {
+    fn find(&mut self, key: &Key, plugin: &Arc<Plugin>) -> Option<Bytes> {
+        let entry = self.entries.get_mut(key)?;
+        if !std::ptr::eq(entry.plugin.as_ptr(), Arc::as_ptr(plugin)) {
+            return None;
+        }
+        entry.was_used = true;
+        Some(entry.body.clone())
+    }
+
+    fn put(&mut self, key: Key, entry: Entry, limit: usize) {
+        if entry.cost() > limit {
+            return;
+        }
+        self.bytes += entry.cost();
+        match self.entries.insert(key.clone(), entry) {
+            Some(old) => self.bytes -= old.cost(),
+            None => self.clock.push_back(key),
+        }
+        while self.bytes > limit {
+            let Some(key) = self.clock.pop_front() else { return };
+            match self.entries.get_mut(&key) {
+                Some(entry) if entry.was_used && entry.plugin.strong_count() > 0 => {
+                    entry.was_used = false;
+                    self.clock.push_back(key);
+                }
+                _ => {
+                    if let Some(gone) = self.entries.remove(&key) {
+                        self.bytes -= gone.cost();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Bodies made once.
+#[derive(Default)]
+pub(super) struct Bodies {
+    reads: Mutex<Table>,
+    list: Mutex<Option<(Index, Bytes)>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A cache: whatever a panic left behind is at worst one body that is made again.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bodies {
+    /// The read body of a plugin.
+    pub(super) fn read(&self, plugin: &Arc<Plugin>, form: Form) -> Bytes {
+        let key = (plugin.id.clone(), form);
+        if let Some(body) = locked(&self.reads).find(&key, plugin) {
+            return body;
+        }
+        // Made outside the lock: a second asker may make the same bytes, but nobody waits for another plugin's.
+        let compact = match form.shape {
+            ReadShape::Nomad => nomad::read_body(plugin),
+            ReadShape::Documented => documented::read_body(plugin),
+        };
+        let mut body = if form.is_pretty { json::indented(&compact) } else { compact };
+        body.shrink_to_fit();
+        let body = Bytes::from(body);
+        let entry = Entry { plugin: Arc::downgrade(plugin), body: body.clone(), was_used: false };
+        locked(&self.reads).put(key, entry, LIMIT);
+        body
+    }
+
+    /// The body of the whole list, compact.
+    pub(super) fn list(&self, catalog: &Catalog) -> Bytes {
+        let index = catalog.nomad_index();
+        if let Some((made_at, body)) = &*locked(&self.list)
+            && *made_at == index
+        {
+            return body.clone();
+        }
+        let body = Bytes::from(nomad::list_body(catalog.counting_plugins("").map(|plugin| &**plugin)));
+        *locked(&self.list) = Some((index, body.clone()));
+        body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        (PluginId::parse(name).expect("legal"), Form { shape: ReadShape::Nomad, is_pretty: false })
+    }
+
+    fn entry(plugin: &Arc<Plugin>, size: usize) -> Entry {
+        Entry { plugin: Arc::downgrade(plugin), body: Bytes::from(vec![b'x'; size]), was_used: false }
+    }
+
+    fn plugins(count: usize) -> Vec<Arc<Plugin>> {
+        use crate::domain::catalog::RecordChange;
+        use crate::domain::id::{HostId, InstanceKey, Role};
+        use crate::domain::record::{Owner, Phase, Reason, Record};
+        use crate::domain::time::Timestamp;
+        let change = |name: String| {
+            RecordChange::Put(Box::new(Record {
+                key: InstanceKey {
+                    plugin: PluginId::parse(&name).expect("legal"),
+                    role: Role::Node,
+                    host: HostId::parse("host-one").expect("legal"),
+                },
+                phase: Phase::Healthy,
+                reason: Reason::plain("healthy"),
+                since: Timestamp(1),
+                update_time: Timestamp(1),
+                was_healthy: true,
+                has_answered: true,
+                fingerprint: None,
+                owner: Owner::default(),
+                socket: "/x".into(),
+                is_configured: true,
+            }))
+        };
+        let changes: Vec<_> = (0..count).map(|number| change(format!("p{number}"))).collect();
+        let (catalog, _) = Catalog::default().with(&changes, Index(1), Timestamp(1));
+        catalog.plugins().cloned().collect()
+    }
+
+    #[test]
+    fn a_body_made_from_another_value_is_not_found() {
+        let (first, second) = (plugins(1).remove(0), plugins(1).remove(0));
+        let mut table = Table::default();
+        table.put(key("p0"), entry(&first, 10), 10_000);
+        assert!(table.find(&key("p0"), &first).is_some());
+        assert!(table.find(&key("p0"), &second).is_none());
+        table.put(key("p0"), entry(&second, 20), 10_000);
+        assert!(table.find(&key("p0"), &first).is_none());
+        assert!(table.find(&key("p0"), &second).is_some());
+        assert_eq!((table.entries.len(), table.clock.len(), table.bytes), (1, 1, 20 + OVERHEAD));
+    }
+
+    #[test]
+    fn the_table_stays_within_its_bytes_and_keeps_what_is_asked_for() {
+        let limit = 20 * (100 + OVERHEAD);
+        let plugins = plugins(100);
+        let mut table = Table::default();
+        for plugin in &plugins {
+            let key = (plugin.id.clone(), Form { shape: ReadShape::Nomad, is_pretty: false });
+            table.put(key, entry(plugin, 100), limit);
+            assert!(table.bytes <= limit);
+            // Asked for all the time, so it stays.
+            assert!(table.find(&self::key("p0"), &plugins[0]).is_some());
+        }
+        assert_eq!(table.entries.len(), 20);
+        assert_eq!(table.clock.len(), 20);
+        table.put(key("p50"), entry(&plugins[50], limit), limit);
+        assert!(table.bytes <= limit, "what is larger than everything is not kept");
+    }
+}

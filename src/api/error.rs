@@ -1,0 +1,106 @@
+//! What a request can fail with, and what the client is told: Nomad's words where Nomad has some.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Response, StatusCode};
+use tracing::error;
+
+use super::meta::Meta;
+
+/// What is wrong with a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Complaint {
+    /// `stale` is neither true nor false.
+    Stale,
+    /// `per_page` is no number.
+    PerPage,
+    /// `wait` is no Go duration.
+    Wait,
+    /// `index` is no unsigned number.
+    Index,
+    /// `limit` is no positive number (ours).
+    Limit,
+    /// `plugin` cannot be a plugin's id (ours).
+    Plugin,
+}
+
+impl Complaint {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Stale => "Expect `true` or `false` for `stale` query string parameter",
+            Self::PerPage => "Expect a number for `per_page` query string parameter",
+            Self::Wait => "Invalid wait time",
+            Self::Index => "Invalid index",
+            Self::Limit => "Expect a positive number for `limit` query string parameter",
+            Self::Plugin => "Expect a plugin ID for `plugin` query string parameter",
+        }
+    }
+}
+
+/// Why a request is not answered with a body.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// A parameter is malformed.
+    BadQuery(Complaint),
+    /// Another method than the route takes.
+    InvalidMethod,
+    /// No such route; Nomad's router says nothing at all.
+    NoSuchRoute,
+    /// A path with too many segments below a plugin.
+    NoSuchResource,
+    /// No plugin of that id; the only error with `X-Nomad-*`.
+    NoSuchPlugin(Meta),
+    /// A read without an id.
+    MissingPluginId,
+    /// A region that is not ours.
+    NoPathToRegion,
+    /// Our own trouble: told to the log, not to the client.
+    Internal(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ApiError {
+    /// The answer to the client.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let (status, text, meta) = match self {
+            Self::BadQuery(complaint) => (StatusCode::BAD_REQUEST, complaint.text(), None),
+            Self::InvalidMethod => (StatusCode::METHOD_NOT_ALLOWED, "Invalid method", None),
+            Self::NoSuchRoute => (StatusCode::NOT_FOUND, "", None),
+            Self::NoSuchResource => (StatusCode::NOT_FOUND, "resource not found", None),
+            Self::NoSuchPlugin(meta) => (StatusCode::NOT_FOUND, "plugin not found", Some(meta)),
+            Self::MissingPluginId => (StatusCode::INTERNAL_SERVER_ERROR, "missing plugin ID", None),
+            Self::NoPathToRegion => (StatusCode::INTERNAL_SERVER_ERROR, "No path to region", None),
+            Self::Internal(cause) => {
+                error!(error = %chain(&*cause), "a request failed");
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal error", None)
+            }
+        };
+        let mut response = text_response(status, text);
+        if let Some(meta) = meta {
+            meta.write(response.headers_mut());
+        }
+        response
+    }
+}
+
+/// A plain text, or nothing at all, without a type then.
+pub(super) fn text_response(status: StatusCode, text: impl Into<Body> + AsRef<str>) -> Response<Body> {
+    let is_empty = text.as_ref().is_empty();
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    if !is_empty {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
+    response
+}
+
+/// An error and its sources, joined.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,34 @@
+//! The three headers that tell a client how fresh an answer is.
+
+use axum::http::HeaderMap;
+use axum::http::header::{HeaderName, HeaderValue};
+
+use crate::domain::time::Index;
+use crate::registry::reader::Reader;
+
+const INDEX: HeaderName = HeaderName::from_static("x-nomad-index");
+const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-nomad-knownleader");
+const LAST_CONTACT: HeaderName = HeaderName::from_static("x-nomad-lastcontact");
+
+/// How fresh an answer is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Meta {
+    index: Index,
+    is_leader_known: bool,
+    last_contact_millis: u64,
+}
+
+impl Meta {
+    /// The index of the answer, and the reader's contact as it is now.
+    pub(super) fn new(reader: &Reader, index: Index) -> Self {
+        let (is_leader_known, last_contact_millis) = reader.contact();
+        Self { index, is_leader_known, last_contact_millis }
+    }
+
+    /// Adds the headers. hyper writes them with capitals, as Go does.
+    pub(super) fn write(self, headers: &mut HeaderMap) {
+        headers.insert(INDEX, self.index.0.into());
+        headers.insert(KNOWN_LEADER, HeaderValue::from_static(if self.is_leader_known { "true" } else { "false" }));
+        headers.insert(LAST_CONTACT, self.last_contact_millis.into());
+    }
+}

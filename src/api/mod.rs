@@ -1,0 +1,234 @@
+//! HTTP: Nomad's Plugins API to the letter, and the gateway's own.
+//!
+//! [`router`] is pure: everything it answers comes from the handles in [`State`], and no handler calls a driver or the
+//! store. axum is the outermost shell only; routes are matched as Go's router matches them (`route`), parameters read
+//! as Nomad reads them (`query`), and only `wire` knows JSON names. A panic while a request is answered becomes a 500
+//! for that request alone; its connection and all others go on.
+
+mod blocking;
+mod bodies;
+mod error;
+mod gateway;
+mod health;
+mod meta;
+mod plugins;
+mod query;
+mod route;
+pub mod server;
+pub mod wire;
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, VARY};
+use axum::http::{Method, Response, StatusCode, Uri};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::history::Transition;
+use crate::domain::id::PluginId;
+use crate::registry::reader::Reader;
+use crate::registry::sockets::Sockets;
+use bodies::Bodies;
+use error::{ApiError, text_response};
+use meta::Meta;
+use query::Query;
+use route::{Resolved, Target};
+
+pub use query::WAIT_LIMIT;
+
+/// Why something behind a handle failed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Transitions, read on demand: newest first, of one plugin or of all, at most `limit`.
+pub trait History: Send + Sync + 'static {
+    /// Reads them.
+    fn history(
+        &self,
+        plugin: Option<PluginId>,
+        limit: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Transition>, BoxError>> + Send + '_>>;
+}
+
+/// In which shape a plugin is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ReadShape {
+    /// What Nomad's servers send and its clients read.
+    #[default]
+    Nomad,
+    /// What Nomad's public page shows.
+    Documented,
+}
+
+impl ReadShape {
+    /// The shape by its name in flags and queries.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "nomad" => Some(Self::Nomad),
+            "documented" => Some(Self::Documented),
+            _ => None,
+        }
+    }
+}
+
+/// What the API is told once, at the start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The only region that is served.
+    pub region: String,
+    /// The shape of a read that does not ask for one.
+    pub read_shape: ReadShape,
+    /// What this process is, for `/v1/gateway`: `standalone`, `agent`, `aggregator`.
+    pub role: &'static str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { region: "global".to_owned(), read_shape: ReadShape::Nomad, role: "standalone" }
+    }
+}
+
+/// Everything the API answers from.
+pub struct State {
+    reader: Reader,
+    history: Arc<dyn History>,
+    sockets: Sockets,
+    settings: Settings,
+    shutdown: CancellationToken,
+    bodies: Bodies,
+}
+
+impl State {
+    /// From handles. `shutdown` ends every wait with an answer.
+    #[must_use]
+    pub fn new(
+        reader: Reader,
+        history: Arc<dyn History>,
+        sockets: Sockets,
+        settings: Settings,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { reader, history, sockets, settings, shutdown, bodies: Bodies::default() }
+    }
+}
+
+/// The whole API as a service.
+pub fn router(state: State) -> axum::Router {
+    axum::Router::new().fallback(answer).with_state(Arc::new(state))
+}
+
+async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    // A body is never read. What is kept while a query waits is kept ten thousand times, so the headers go, too.
+    drop(body);
+    let (method, uri) = (parts.method, parts.uri);
+    drop(parts.headers);
+    drop(parts.extensions);
+    let (target, rest) = match route::resolve(&method, &uri) {
+        Resolved::Route(target, rest) => (target, rest),
+        Resolved::Redirect(location) => return varying(redirect(&method, &location)),
+        Resolved::Nothing => return varying(ApiError::NoSuchRoute.into_response()),
+        Resolved::Malformed => {
+            let mut response = text_response(StatusCode::BAD_REQUEST, "400 Bad Request");
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
+        Resolved::Server => return Response::default(),
+    };
+    let mut answering = std::pin::pin!(serve(&state, method, uri, target, rest));
+    let caught =
+        std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            Err(_) => Poll::Ready(Err("a handler panicked; see the message before this one")),
+        });
+    varying(match caught.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(panic) => ApiError::Internal(panic.into()).into_response(),
+    })
+}
+
+async fn serve(
+    state: &State,
+    method: Method,
+    uri: Uri,
+    target: Target,
+    rest: Vec<u8>,
+) -> Result<Response<Body>, ApiError> {
+    match target {
+        Target::Live | Target::Ready => {
+            if method != Method::GET && method != Method::HEAD {
+                return Err(ApiError::InvalidMethod);
+            }
+            return Ok(if target == Target::Live { health::live() } else { health::ready(&state.reader) });
+        }
+        _ if method != Method::GET => return Err(ApiError::InvalidMethod),
+        _ => {}
+    }
+    drop(method);
+    match target {
+        Target::List => match plugins::List::parse(state, &Query::parse(uri.query()))? {
+            plugins::Listing::Trivial(response) => Ok(response),
+            plugins::Listing::Asked(list) => {
+                drop(uri);
+                Ok(list.answer(state).await)
+            }
+        },
+        Target::Read => {
+            let read = plugins::Read::parse(state, &rest, &Query::parse(uri.query()))?;
+            drop((uri, rest));
+            read.answer(state).await
+        }
+        Target::Gateway
+        | Target::GatewayPlugins
+        | Target::GatewayPlugin
+        | Target::GatewayHosts
+        | Target::GatewaySockets
+        | Target::GatewayHistory => {
+            let asked = gateway::Asked::parse(state, target, &rest, &Query::parse(uri.query()))?;
+            drop((uri, rest));
+            asked.answer(state).await
+        }
+        Target::Live | Target::Ready => Err(ApiError::NoSuchRoute),
+    }
+}
+
+/// A JSON body with its meta headers.
+fn json_response(meta: Option<Meta>, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(meta) = meta {
+        meta.write(response.headers_mut());
+    }
+    response
+}
+
+/// What Go's router sends; 307 since Go 1.26, so since Nomad 2.0.
+fn redirect(method: &Method, location: &str) -> Response<Body> {
+    let Ok(header) = HeaderValue::from_str(location) else { return ApiError::NoSuchRoute.into_response() };
+    let body = if *method == Method::GET {
+        let escaped = location.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let escaped = escaped.replace('"', "&#34;").replace('\'', "&#39;");
+        Body::from(format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n"))
+    } else {
+        Body::empty()
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(LOCATION, header);
+    if *method == Method::GET || *method == Method::HEAD {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    }
+    response
+}
+
+/// Says that the answer depends on `Accept-Encoding`: true of everything that comes from behind the router.
+fn varying(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}

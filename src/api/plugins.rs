@@ -1,0 +1,112 @@
+//! Nomad's two endpoints: parse, wait, project. The order of checks is Nomad's (`nomad-http.md` section 3).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Response;
+use bytes::Bytes;
+
+use super::bodies::Form;
+use super::error::ApiError;
+use super::meta::Meta;
+use super::query::{Blocking, Prefix, Query};
+use super::wire::{json, nomad};
+use super::{State, blocking, json_response};
+use crate::domain::catalog::Catalog;
+use crate::domain::time::Index;
+use crate::registry::reader::Subject;
+
+/// A checked request for the list.
+pub(super) struct List {
+    blocking: Blocking,
+    prefix: Prefix,
+    is_pretty: bool,
+}
+
+/// What a request for the list comes to.
+pub(super) enum Listing {
+    /// Not about CSI plugins: answered without looking at anything else.
+    Trivial(Response<Body>),
+    /// To be answered from the catalog.
+    Asked(List),
+}
+
+impl List {
+    /// Checks a request.
+    pub(super) fn parse(state: &State, query: &Query<'_>) -> Result<Listing, ApiError> {
+        match query.first("type") {
+            None => {
+                let body = if query.is_pretty() { &b"[]\n"[..] } else { b"[]" };
+                return Ok(Listing::Trivial(json_response(None, body)));
+            }
+            // Nomad answers nothing at all: no type, no body.
+            Some(other) if other != b"csi" => return Ok(Listing::Trivial(Response::default())),
+            Some(_) => {}
+        }
+        let blocking = query.check(&state.settings.region)?;
+        Ok(Listing::Asked(Self { blocking, prefix: query.prefix(), is_pretty: query.is_pretty() }))
+    }
+
+    /// Waits and answers.
+    pub(super) async fn answer(self, state: &State) -> Response<Body> {
+        let subject = Subject::List(self.prefix.text.clone());
+        let (index, catalog) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
+            (catalog.nomad_index(), catalog)
+        })
+        .await;
+        let body = self.body(state, &catalog);
+        let body = if self.is_pretty { json::indented(&body).into() } else { body };
+        json_response(Some(Meta::new(&state.reader, index)), body)
+    }
+
+    fn body(&self, state: &State, catalog: &Catalog) -> Bytes {
+        if self.prefix.is_empty() {
+            return state.bodies.list(catalog);
+        }
+        let under = catalog.counting_plugins(&self.prefix.text).map(|plugin| &**plugin);
+        nomad::list_body(under.filter(|plugin| self.prefix.goes_on_in(plugin.id.as_str()))).into()
+    }
+}
+
+/// A checked request for one plugin.
+pub(super) struct Read {
+    blocking: Blocking,
+    /// `None` where it is no text, and so no plugin's.
+    id: Option<String>,
+    form: Form,
+}
+
+/// The id in what follows a subtree's root: the first of one or two segments, whatever the second is.
+pub(super) fn id_of(rest: &[u8]) -> Result<&[u8], ApiError> {
+    let mut segments = rest.split(|byte| *byte == b'/');
+    let id = segments.next().unwrap_or_default();
+    if segments.nth(1).is_some() { Err(ApiError::NoSuchResource) } else { Ok(id) }
+}
+
+impl Read {
+    /// Checks a request.
+    pub(super) fn parse(state: &State, rest: &[u8], query: &Query<'_>) -> Result<Self, ApiError> {
+        let id = id_of(rest)?;
+        let blocking = query.check(&state.settings.region)?;
+        if id.is_empty() {
+            return Err(ApiError::MissingPluginId);
+        }
+        let form = Form { shape: query.shape().unwrap_or(state.settings.read_shape), is_pretty: query.is_pretty() };
+        Ok(Self { blocking, id: String::from_utf8(id.to_vec()).ok(), form })
+    }
+
+    /// Waits and answers.
+    pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
+        let subject = Subject::Plugin(self.id.clone().unwrap_or_default());
+        let (index, plugin) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
+            let plugin = self.id.as_deref().and_then(|id| catalog.counting_plugin(id)).map(Arc::clone);
+            (if plugin.is_some() { catalog.nomad_index() } else { Index(0) }, plugin)
+        })
+        .await;
+        let meta = Meta::new(&state.reader, index);
+        match plugin {
+            Some(plugin) => Ok(json_response(Some(meta), state.bodies.read(&plugin, self.form))),
+            None => Err(ApiError::NoSuchPlugin(meta)),
+        }
+    }
+}

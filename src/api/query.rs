@@ -1,0 +1,391 @@
+//! The query string, read as leniently as Nomad's servers read it (`nomad-http.md` section 4).
+//!
+//! Names and values are bytes: a broken escape drops its pair and nothing else, and a prefix need not be whole
+//! characters. Checks run in Nomad's order, so the first complaint is the one that Nomad would make.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::ReadShape;
+use super::error::{ApiError, Complaint};
+use crate::domain::time::Index;
+
+/// Longest time a query waits, and how long it waits when it does not say: Nomad's five minutes.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(300);
+
+/// The pairs of a query string that could be read.
+#[derive(Debug)]
+pub(super) struct Query<'a>(Vec<(Bytes<'a>, Bytes<'a>)>);
+
+/// A name or a value, its escapes undone.
+type Bytes<'a> = Cow<'a, [u8]>;
+
+/// When an answer is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Blocking {
+    /// The asker has seen this one; zero: do not wait.
+    pub(super) seen: Index,
+    /// How long to wait for a newer one, jitter apart.
+    pub(super) limit: Duration,
+}
+
+impl<'a> Query<'a> {
+    /// Reads what can be read.
+    pub(super) fn parse(raw: Option<&'a str>) -> Self {
+        let pairs = raw.unwrap_or("").split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
+        Self(
+            pairs
+                .filter_map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    Some((unescape(name)?, unescape(value)?))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value of a name.
+    pub(super) fn first(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(key, _)| **key == *name.as_bytes()).map(|(_, value)| &**value)
+    }
+
+    /// The first value of a name, unless it is empty.
+    fn filled(&self, name: &str) -> Option<&[u8]> {
+        self.first(name).filter(|value| !value.is_empty())
+    }
+
+    /// The checks that every query passes, in Nomad's order, and what they say about waiting.
+    pub(super) fn check(&self, region: &str) -> Result<Blocking, ApiError> {
+        if self.filled("stale").is_some_and(|value| !is_bool(value)) {
+            return Err(ApiError::BadQuery(Complaint::Stale));
+        }
+        if self.filled("per_page").is_some_and(|value| number::<i32>(value).is_none()) {
+            return Err(ApiError::BadQuery(Complaint::PerPage));
+        }
+        let wait = match self.filled("wait") {
+            Some(value) => {
+                let parsed = std::str::from_utf8(value).ok().and_then(duration);
+                parsed.ok_or(ApiError::BadQuery(Complaint::Wait))?
+            }
+            None => 0,
+        };
+        let seen = match self.filled("index") {
+            // Rust takes a plus sign, Go's ParseUint does not.
+            Some(value) if value[0] == b'+' => None,
+            Some(value) => number(value),
+            None => Some(0),
+        };
+        let seen = Index(seen.ok_or(ApiError::BadQuery(Complaint::Index))?);
+        if self.filled("region").is_some_and(|asked| asked != region.as_bytes()) {
+            return Err(ApiError::NoPathToRegion);
+        }
+        let limit = match u64::try_from(wait) {
+            Ok(0) | Err(_) => WAIT_LIMIT,
+            Ok(nanos) => Duration::from_nanos(nanos).min(WAIT_LIMIT),
+        };
+        Ok(Blocking { seen, limit })
+    }
+
+    /// Whether the body should be indented. Anything but `0` says so, `false` too.
+    pub(super) fn is_pretty(&self) -> bool {
+        self.first("pretty").is_some_and(|value| value != b"0")
+    }
+
+    /// The shape asked for; `None` where the query does not name one.
+    pub(super) fn shape(&self) -> Option<ReadShape> {
+        self.first("shape").and_then(|value| ReadShape::parse(std::str::from_utf8(value).ok()?))
+    }
+
+    /// How many at most, between 1 and `most`; `usual` where the query does not say.
+    pub(super) fn limit(&self, usual: usize, most: usize) -> Result<usize, ApiError> {
+        match self.filled("limit") {
+            None => Ok(usual),
+            Some(value) => match number::<usize>(value) {
+                Some(limit) if limit > 0 => Ok(limit.min(most)),
+                _ => Err(ApiError::BadQuery(Complaint::Limit)),
+            },
+        }
+    }
+
+    /// What ids begin with.
+    pub(super) fn prefix(&self) -> Prefix {
+        let bytes = self.first("prefix").unwrap_or_default();
+        let whole = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+        let (text, rest) = bytes.split_at(whole);
+        Prefix { text: String::from_utf8_lossy(text).into_owned(), rest: rest.into() }
+    }
+}
+
+/// The beginning of an id, in bytes: Nomad compares bytes, so the last character may be cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Prefix {
+    /// As far as it is text.
+    pub(super) text: String,
+    /// The bytes after that, nearly always none.
+    rest: Box<[u8]>,
+}
+
+impl Prefix {
+    /// Whether everything begins with it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.rest.is_empty()
+    }
+
+    /// Whether an id that begins with `text` begins with the rest too.
+    pub(super) fn goes_on_in(&self, id: &str) -> bool {
+        id.as_bytes().get(self.text.len()..).is_some_and(|after| after.starts_with(&self.rest))
+    }
+}
+
+/// A query's escapes undone; `None` if one is broken.
+fn unescape(text: &str) -> Option<Cow<'_, [u8]>> {
+    if !text.contains(['%', '+']) {
+        return Some(Cow::Borrowed(text.as_bytes()));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
+            other => other,
+        });
+    }
+    Some(Cow::Owned(out))
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+fn number<N: std::str::FromStr>(value: &[u8]) -> Option<N> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn is_bool(value: &[u8]) -> bool {
+    let words = ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"];
+    words.iter().any(|word| word.as_bytes() == value)
+}
+
+/// Largest magnitude on the way: that of the most negative duration.
+const MAGNITUDE: u64 = 1 << 63;
+
+const UNITS: [(&str, u64); 8] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("\u{b5}s", 1_000),
+    ("\u{3bc}s", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
+
+/// A Go duration in nanoseconds, with every corner of `time.ParseDuration`.
+pub(super) fn duration(text: &str) -> Option<i64> {
+    let (is_negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total = 0_u64;
+    while !rest.is_empty() {
+        let (part, after) = duration_part(rest)?;
+        total = total.checked_add(part).filter(|&sum| sum <= MAGNITUDE)?;
+        rest = after;
+    }
+    if is_negative { 0_i64.checked_sub_unsigned(total) } else { i64::try_from(total).ok() }
+}
+
+/// One number with its unit, and what follows. Takes at least one byte, so its caller comes to an end.
+fn duration_part(text: &str) -> Option<(u64, &str)> {
+    let (whole, after) = digits(text);
+    let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+    let (unit, after) = after.split_at(end);
+    let (_, unit) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole = whole.checked_mul(unit).filter(|&value| value <= MAGNITUDE)?;
+    let total = whole.checked_add(fraction_of(fraction, unit))?;
+    (total <= MAGNITUDE).then_some((total, after))
+}
+
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+/// The fraction of a unit. Go calculates in floating point and drops the digits that no longer fit; so do we.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as Go")]
+fn fraction_of(digits: &str, unit: u64) -> u64 {
+    let (mut value, mut scale) = (0_u64, 1_f64);
+    for digit in digits.bytes() {
+        let next = value.checked_mul(10).and_then(|tens| tens.checked_add(u64::from(digit - b'0')));
+        match next.filter(|&next| value <= (MAGNITUDE - 1) / 10 && next <= MAGNITUDE) {
+            Some(next) => (value, scale) = (next, scale * 10.0),
+            None => break,
+        }
+    }
+    (value as f64 * (unit as f64 / scale)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        const S: i64 = 1_000_000_000;
+        let good: [(&str, i64); 45] = [
+            ("0", 0),
+            ("-0", 0),
+            ("+0", 0),
+            ("0s", 0),
+            ("5s", 5 * S),
+            ("30s", 30 * S),
+            ("1478s", 1478 * S),
+            ("-5s", -5 * S),
+            ("+5s", 5 * S),
+            ("5.0s", 5 * S),
+            ("5.6s", 5 * S + 600_000_000),
+            ("5.s", 5 * S),
+            ("1.s", S),
+            (".5s", S / 2),
+            ("-.5s", -S / 2),
+            ("+.5s", S / 2),
+            ("1.0s", S),
+            ("1.00s", S),
+            ("1.004s", S + 4_000_000),
+            ("1.0040s", S + 4_000_000),
+            ("100.00100s", 100 * S + 1_000_000),
+            ("10ns", 10),
+            ("11us", 11_000),
+            ("12\u{b5}s", 12_000),
+            ("12\u{3bc}s", 12_000),
+            ("13ms", 13_000_000),
+            ("14s", 14 * S),
+            ("15m", 900 * S),
+            ("16h", 57_600 * S),
+            ("3h30m", 12_600 * S),
+            ("10.5s4m", 250 * S + S / 2),
+            ("-2m3.4s", -(123 * S + 400_000_000)),
+            ("1h2m3s4ms5us6ns", 3_723 * S + 4_005_006),
+            ("39h9m14.425s", 140_954 * S + 425_000_000),
+            ("-1.5h", -5_400 * S),
+            ("52763797000ns", 52_763_797_000),
+            ("0.3333333333333333333h", 1_200 * S),
+            ("9007199254740993ns", 9_007_199_254_740_993),
+            ("9223372036854775807ns", i64::MAX),
+            ("9223372036854775.807us", i64::MAX),
+            ("9223372036s854ms775us807ns", i64::MAX),
+            ("-9223372036854775808ns", i64::MIN),
+            ("-9223372036854775.808us", i64::MIN),
+            ("0.100000000000000000000h", 360 * S),
+            ("0.830103483285477580700h", 2_988_372_539_827),
+        ];
+        for (text, nanos) in good {
+            assert_eq!(duration(text), Some(nanos), "{text}");
+        }
+        let bad = [
+            "",
+            "3",
+            "-",
+            "+",
+            "s",
+            ".",
+            "-.",
+            ".s",
+            "+.s",
+            "1d",
+            "3 s",
+            " 5s",
+            "5s ",
+            "--5s",
+            "+-5s",
+            "5S",
+            "1e3s",
+            "1_0s",
+            "0x1s",
+            "1h 2m",
+            "\u{661}s",
+            "1\u{3bc}",
+            "00",
+            "9223372036854775810ns",
+            "9223372036854775808ns",
+            "-9223372036854775809ns",
+            "9223372036854776us",
+            "3000000h",
+            "9223372036854775.808us",
+            "9223372036854ms775us808ns",
+            "18446744073709551616ns",
+            "99999999999999999999999999h",
+            "inf",
+            "PT5S",
+        ];
+        for text in bad {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn pairs_that_cannot_be_read_are_dropped_and_the_rest_counts() {
+        let query = Query::parse(Some("a;b=1&x=%zz&y=%4&type=csi&type=host&&=&p+q=%41+b&flag&z=1=2"));
+        assert_eq!(query.first("a;b"), None);
+        assert_eq!(query.first("x"), None);
+        assert_eq!(query.first("y"), None);
+        assert_eq!(query.first("type"), Some(&b"csi"[..]));
+        assert_eq!(query.first("p q"), Some(&b"A b"[..]));
+        assert_eq!(query.first("flag"), Some(&b""[..]));
+        assert_eq!(query.first("z"), Some(&b"1=2"[..]));
+    }
+
+    #[test]
+    fn a_prefix_may_end_within_a_character() {
+        let prefix = Query::parse(Some("prefix=Gr%C3")).prefix();
+        assert_eq!(prefix.text, "Gr");
+        assert!(prefix.goes_on_in("Gr\u{f6}\u{df}e"));
+        assert!(!prefix.goes_on_in("Grau"));
+        assert!(!prefix.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_makes_the_parser_panic(raw in "\\PC*") {
+            let query = Query::parse(Some(&raw));
+            let _ = query.check("global");
+            let _ = (query.is_pretty(), query.shape(), query.prefix(), query.limit(1, 2));
+        }
+
+        #[test]
+        fn no_parameter_makes_the_checks_panic(
+            name in "stale|per_page|wait|index|region|limit|prefix",
+            value in "[-+.%0-9a-fnsumhµ ]{0,24}",
+        ) {
+            let raw = format!("{name}={value}");
+            let query = Query::parse(Some(&raw));
+            let _ = (query.check("global"), query.prefix(), query.limit(1, 2));
+        }
+
+        #[test]
+        fn a_duration_written_in_nanoseconds_reads_as_itself(nanos: i64) {
+            prop_assert_eq!(duration(&format!("{nanos}ns")), Some(nanos));
+        }
+
+        #[test]
+        fn every_escaped_value_reads_as_itself(value in "\\PC*") {
+            let escaped: String = value.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let raw = format!("x={escaped}");
+            let query = Query::parse(Some(&raw));
+            prop_assert_eq!(query.first("x"), Some(value.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! From a request target to what serves it, as Go's router does it (`nomad-http.md` section 1).
+//!
+//! axum's own router compares undecoded paths, knows no cleaning redirects and sends `Allow`; Nomad's peers see other
+//! bytes. So there is one table here, and axum calls one handler.
+
+use std::borrow::Cow;
+
+use axum::http::{Method, Uri};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+/// What a route is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Nomad's list.
+    List,
+    /// Nomad's read.
+    Read,
+    /// The gateway itself.
+    Gateway,
+    /// All that is known, by plugin.
+    GatewayPlugins,
+    /// All that is known of one plugin.
+    GatewayPlugin,
+    /// By host.
+    GatewayHosts,
+    /// By socket.
+    GatewaySockets,
+    /// Transitions.
+    GatewayHistory,
+    /// Whether the process lives.
+    Live,
+    /// Whether the first scan is complete.
+    Ready,
+}
+
+struct Route {
+    segments: &'static [&'static str],
+    has_subtree: bool,
+    target: Target,
+}
+
+const fn exact(segments: &'static [&'static str], target: Target) -> Route {
+    Route { segments, has_subtree: false, target }
+}
+
+const fn subtree(segments: &'static [&'static str], target: Target) -> Route {
+    Route { segments, has_subtree: true, target }
+}
+
+/// Every route there is.
+const ROUTES: [Route; 11] = [
+    exact(&["v1", "plugins"], Target::List),
+    subtree(&["v1", "plugin", "csi"], Target::Read),
+    exact(&["v1", "gateway"], Target::Gateway),
+    exact(&["v1", "gateway", "plugins"], Target::GatewayPlugins),
+    subtree(&["v1", "gateway", "plugin"], Target::GatewayPlugin),
+    exact(&["v1", "gateway", "hosts"], Target::GatewayHosts),
+    exact(&["v1", "gateway", "sockets"], Target::GatewaySockets),
+    exact(&["v1", "gateway", "history"], Target::GatewayHistory),
+    exact(&["livez"], Target::Live),
+    exact(&["healthz"], Target::Live),
+    exact(&["readyz"], Target::Ready),
+];
+
+/// What becomes of a request target.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Resolved {
+    /// A route, and what follows it in the decoded path (routes with a subtree only).
+    Route(Target, Vec<u8>),
+    /// The same thing at another place.
+    Redirect(String),
+    /// No such route.
+    Nothing,
+    /// No path at all, or one with a broken escape.
+    Malformed,
+    /// `OPTIONS *`.
+    Server,
+}
+
+/// Finds the route of a request.
+pub(super) fn resolve(method: &Method, uri: &Uri) -> Resolved {
+    let path = uri.path();
+    if path == "*" && *method == Method::OPTIONS {
+        return Resolved::Server;
+    }
+    if !path.starts_with('/') || !has_whole_escapes(path) {
+        return Resolved::Malformed;
+    }
+    let clean = if *method == Method::CONNECT { Cow::Borrowed(path) } else { cleaned(path) };
+    let found = ROUTES.iter().find_map(|route| Some((route, follow(route, &clean)?)));
+    match found {
+        // The subtree's root without its slash.
+        Some((route, None)) if route.has_subtree => {
+            Resolved::Redirect(location(&format!("/{}/", route.segments.join("/")), uri.query()))
+        }
+        _ if clean != path => Resolved::Redirect(location(&clean, uri.query())),
+        Some((route, rest)) => {
+            Resolved::Route(route.target, rest.map_or_else(Vec::new, |rest| percent_decode_str(rest).collect()))
+        }
+        None => Resolved::Nothing,
+    }
+}
+
+/// Whether a path is a route's: what follows its last slash, `Some(None)` where nothing follows, not even a slash.
+fn follow<'a>(route: &Route, path: &'a str) -> Option<Option<&'a str>> {
+    let mut rest = path.strip_prefix('/')?;
+    for (position, wanted) in route.segments.iter().enumerate() {
+        let (segment, after) = match rest.split_once('/') {
+            Some((segment, after)) => (segment, Some(after)),
+            None => (rest, None),
+        };
+        // `%2F` is no separator here: each segment is decoded by itself.
+        if !percent_decode_str(segment).eq(wanted.bytes()) {
+            return None;
+        }
+        match after {
+            None if position + 1 == route.segments.len() => return Some(None),
+            None => return None,
+            Some(after) => rest = after,
+        }
+    }
+    route.has_subtree.then_some(Some(rest))
+}
+
+fn has_whole_escapes(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || is_hex(at + 1) && is_hex(at + 2))
+}
+
+/// The path without empty, `.` and `..` segments; a slash at its end stays.
+fn cleaned(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") && !path.contains("/.") {
+        return Cow::Borrowed(path);
+    }
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            segment => segments.push(segment),
+        }
+    }
+    let end = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
+    Cow::Owned(format!("/{}{end}", segments.join("/")))
+}
+
+/// Controls cannot be in a parsed target, what is not ASCII is escaped in any case.
+const BEYOND_ASCII: &AsciiSet = CONTROLS;
+
+fn location(path: &str, query: Option<&str>) -> String {
+    let whole = match query {
+        Some(query) if !query.is_empty() => format!("{path}?{query}"),
+        _ => path.to_owned(),
+    };
+    utf8_percent_encode(&whole, BEYOND_ASCII).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn resolved(target: &str) -> Resolved {
+        resolve(&Method::GET, &target.parse().expect("a legal target"))
+    }
+
+    fn read(rest: &str) -> Resolved {
+        Resolved::Route(Target::Read, rest.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_fixed_part_is_compared_after_decoding_each_segment() {
+        assert_eq!(resolved("/v1/%70lugins?type=csi"), Resolved::Route(Target::List, Vec::new()));
+        assert_eq!(resolved("/v1/plugin%2Fcsi/nfs"), Resolved::Nothing);
+        for nothing in
+            ["/v1/plugins/", "/v1/plugins/x", "/v1/plugin", "/v1/plugin/", "/v1/plugin/host/x", "/v1/Plugins"]
+        {
+            assert_eq!(resolved(nothing), Resolved::Nothing, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_follows_is_decoded_once_and_as_a_whole() {
+        assert_eq!(resolved("/v1/plugin/csi/foo%2Fbar"), read("foo/bar"));
+        assert_eq!(resolved("/v1/plugin/csi/a+b%20c%2526;d%3F"), read("a+b c%26;d?"));
+        assert_eq!(resolved("/v1/plugin/csi/"), read(""));
+        assert_eq!(resolved("/v1/plugin/csi/%zz"), Resolved::Malformed);
+        assert_eq!(resolved("/v1/plugin/csi/%2"), Resolved::Malformed);
+    }
+
+    #[test]
+    fn unclean_paths_are_redirected_with_their_query() {
+        let to = |text: &str| Resolved::Redirect(text.to_owned());
+        assert_eq!(resolved("/v1//plugins?type=csi"), to("/v1/plugins?type=csi"));
+        assert_eq!(resolved("//v1/plugins"), to("/v1/plugins"));
+        assert_eq!(resolved("/v1/x/../plugins?type=csi"), to("/v1/plugins?type=csi"));
+        assert_eq!(resolved("/v1/./plugin/csi?"), to("/v1/plugin/csi/"));
+        assert_eq!(resolved("/v1/plugin/csi?x=1"), to("/v1/plugin/csi/?x=1"));
+        assert_eq!(resolved("/v1/plugin/csi/x/.."), to("/v1/plugin/csi/"));
+        assert_eq!(resolved("/v1//plugin/csi/"), to("/v1/plugin/csi/"));
+        assert_eq!(resolved("/../../"), to("/"));
+        assert_eq!(resolved("/v1//nope/%C3"), to("/v1/nope/%C3"));
+        assert_eq!(resolved("/v1/plugin/csi/%2e%2e"), read(".."));
+        assert_eq!(resolved("/v1/plugin/csi/..%2Fx"), read("../x"));
+        assert_eq!(resolved("/v1/plugin/csi/.x"), read(".x"));
+    }
+
+    #[test]
+    fn options_of_the_whole_server_is_no_path() {
+        assert_eq!(resolve(&Method::OPTIONS, &"*".parse().expect("legal")), Resolved::Server);
+        assert_eq!(resolve(&Method::GET, &"*".parse().expect("legal")), Resolved::Malformed);
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_makes_the_router_panic_and_redirects_end(path in "/[a-z/.%0-9é]{0,40}") {
+            if let Ok(uri) = path.parse::<Uri>()
+                && let Resolved::Redirect(to) = resolve(&Method::GET, &uri)
+            {
+                let again = resolve(&Method::GET, &to.parse().expect("a location is a legal target"));
+                prop_assert!(!matches!(again, Resolved::Redirect(_)), "{path} -> {to} -> {again:?}");
+            }
+        }
+    }
+}

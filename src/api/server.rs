@@ -1,0 +1,259 @@
+//! Listening, accepting, and stopping in order.
+//!
+//! Our own loop rather than `axum::serve`, for what that does not let us choose: header names as Go writes them, small
+//! buffers (ten thousand readers may wait here), unix sockets and TCP alike, and a stop that ends idle connections at
+//! once and waits for those that are being answered. HTTP/1.1 only, as Nomad. Limits and TLS will wrap the stream
+//! between `accept` and `converse`.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Longest request line and headers, in bytes. Nomad takes 1 MiB, which would be 10 GiB from ten thousand readers;
+/// what is longer is answered with 431.
+const HEAD_LIMIT: usize = 32 << 10;
+/// How long a stop waits for connections that are being answered.
+const GRACE: Duration = Duration::from_secs(5);
+/// Pause after an error of `accept` that concerns us and not one client, such as no free descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why an address cannot be listened on.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Another process listens there.
+    #[error("cannot listen on `{address}`: another process does; stop it, or choose another address")]
+    InUse {
+        /// As it was given.
+        address: String,
+    },
+    /// The address is none, or not this machine's, or we may not.
+    #[error("cannot listen on `{address}`")]
+    Tcp {
+        /// As it was given.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The path holds something that is no socket, which is left alone.
+    #[error("cannot listen on `{}`: there is a file that is no socket", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A unix socket cannot be made.
+    #[error("cannot listen on the unix socket `{}`", path.display())]
+    Unix {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A bound address.
+#[derive(Debug)]
+pub struct Listener {
+    accepting: Accepting,
+    address: String,
+    /// Removed when this is dropped.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A socket file of ours, removed with the listener, unless another process has replaced it meanwhile.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        std::fs::symlink_metadata(path).ok().map(|data| (data.dev(), data.ino()))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some() && Self::identity(&self.path) == self.identity {
+            // Nothing depends on it: a file left behind is replaced at the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Listener {
+    /// Binds `HOST:PORT` (port 0 picks one, no host means every address of this machine) or `unix:///PATH`.
+    ///
+    /// # Errors
+    /// [`BindError`] names the address and what is in the way.
+    pub async fn bind(address: &str) -> Result<Self, BindError> {
+        match address.strip_prefix("unix:") {
+            // `unix:///run/x`, `unix:/run/x`, `unix:x`.
+            Some(path) => Self::bind_unix(Path::new(path.strip_prefix("//").unwrap_or(path))).await,
+            None => Self::bind_tcp(address).await,
+        }
+    }
+
+    async fn bind_tcp(address: &str) -> Result<Self, BindError> {
+        let bound = match address.strip_prefix(':') {
+            // As Go: IPv6 with IPv4 mapped, else IPv4 alone.
+            Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    TcpListener::bind(format!("0.0.0.0:{port}")).await
+                }
+                bound => bound,
+            },
+            None => TcpListener::bind(address).await,
+        };
+        let listener = bound.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse { address: address.to_owned() },
+            _ => BindError::Tcp { address: address.to_owned(), source },
+        })?;
+        let local = listener.local_addr().map_err(|source| BindError::Tcp { address: address.to_owned(), source })?;
+        Ok(Self { accepting: Accepting::Tcp(listener), address: local.to_string(), _file: None })
+    }
+
+    async fn bind_unix(path: &Path) -> Result<Self, BindError> {
+        let failed = |source| BindError::Unix { path: path.to_owned(), source };
+        match std::fs::symlink_metadata(path) {
+            Ok(data) if !data.file_type().is_socket() => {
+                return Err(BindError::NotASocket { path: path.to_owned() });
+            }
+            // A socket file outlives its process: whether it is in use only a connection tells.
+            Ok(_) => match UnixStream::connect(path).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path).map_err(failed)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) if source.kind() != io::ErrorKind::WouldBlock => return Err(failed(source)),
+                // Connected, or its queue is full: somebody listens.
+                Ok(_) | Err(_) => {
+                    return Err(BindError::InUse { address: format!("unix://{}", path.display()) });
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed(source)),
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let file = SocketFile { path: path.to_owned(), identity: SocketFile::identity(path) };
+        Ok(Self {
+            accepting: Accepting::Unix(listener),
+            address: format!("unix://{}", path.display()),
+            _file: Some(file),
+        })
+    }
+
+    /// What was bound: `HOST:PORT` with the port that was picked, or `unix:///PATH`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// Serves a router until `shutdown`, then stops in order: no new connection, idle ones are closed, those that are being
+/// answered get their answer, at most five seconds long. Waiting queries answer by themselves at `shutdown`.
+pub async fn serve(listener: Listener, router: axum::Router, shutdown: CancellationToken) {
+    let conversations = TaskTracker::new();
+    let mut is_failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = accept(&listener.accepting) => accepted,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        match accepted {
+            Ok(Stream::Tcp(stream)) => {
+                conversations.spawn(converse(stream, service, shutdown.clone()));
+            }
+            Ok(Stream::Unix(stream)) => {
+                conversations.spawn(converse(stream, service, shutdown.clone()));
+            }
+            Err(error) => {
+                // Said once, not ten times a second; whatever is short may stay short for long.
+                if !is_failing {
+                    warn!(address = %listener.address, %error, "cannot accept connections");
+                }
+                is_failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        }
+        if is_failing {
+            is_failing = false;
+            warn!(address = %listener.address, "accepts connections again");
+        }
+    }
+    drop(listener);
+    conversations.close();
+    if tokio::time::timeout(GRACE, conversations.wait()).await.is_err() {
+        warn!(connections = conversations.len(), "gave up waiting for connections at the stop");
+    }
+}
+
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(UnixStream),
+}
+
+async fn accept(listener: &Accepting) -> io::Result<Stream> {
+    loop {
+        let accepted = match listener {
+            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                // A short answer must not wait for the acknowledgement of the one before; where this fails, it waits.
+                let _ = stream.set_nodelay(true);
+                Stream::Tcp(stream)
+            }),
+            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        };
+        match accepted {
+            // The client went before we came: its trouble, not ours.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
+            accepted => return accepted,
+        }
+    }
+}
+
+/// One connection, until its client goes or the stop.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    service: TowerToHyperService<axum::Router>,
+    shutdown: CancellationToken,
+) {
+    let connection = http1::Builder::new()
+        .title_case_headers(true)
+        .max_buf_size(HEAD_LIMIT)
+        // Nomad sets no limit here, and with one hyper would close idle connections, too.
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended in disorder");
+    }
+}

@@ -1,0 +1,506 @@
+//! Our own shapes: everything that is known, in Nomad's style of naming. Fields that extend Nomad's keep the names of
+//! `fingerprinting.md` 2.2.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::json::time;
+use super::nomad::{self, AccessibleTopology, says};
+use crate::domain::capability::{
+    Capability, CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService, VolumeExpansion,
+};
+use crate::domain::catalog::Catalog;
+use crate::domain::fingerprint::Product;
+use crate::domain::history::{Change, Transition};
+use crate::domain::id::Role;
+use crate::domain::plugin::{Plugin, Votes};
+use crate::domain::record::{self, Record};
+use crate::domain::socket::SocketStatus;
+use crate::domain::topology::{Pairs, Topology};
+use crate::registry::reader::{Durability, Standing};
+
+/// The gateway itself.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct Gateway<'a> {
+    durability: &'static str,
+    durability_reason: &'a str,
+    index: u64,
+    instances: usize,
+    nomad_index: u64,
+    plugins: usize,
+    region: &'a str,
+    role: &'a str,
+    scanned: bool,
+    sockets: usize,
+    uptime_seconds: u64,
+    version: &'static str,
+}
+
+impl<'a> Gateway<'a> {
+    pub(in crate::api) fn new(
+        catalog: &Catalog,
+        standing: &'a Standing,
+        sockets: usize,
+        role: &'a str,
+        region: &'a str,
+    ) -> Self {
+        let (durability, durability_reason) = match &standing.durability {
+            Durability::Memory => ("memory", ""),
+            Durability::Durable => ("durable", ""),
+            Durability::NotDurable(reason) => ("not durable", &**reason),
+        };
+        Self {
+            durability,
+            durability_reason,
+            index: catalog.index().0,
+            instances: catalog.records().count(),
+            nomad_index: catalog.nomad_index().0,
+            plugins: catalog.plugins().count(),
+            region,
+            role,
+            scanned: standing.is_scanned,
+            sockets,
+            uptime_seconds: standing.started.elapsed().as_secs(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// A plugin, as far as its instances add up.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct PluginSum<'a> {
+    controller_required: bool,
+    controllers_expected: u32,
+    controllers_healthy: u32,
+    /// Whether Nomad's shapes show it: an instance was healthy once.
+    counts: bool,
+    create_index: u64,
+    create_time: Option<String>,
+    expected_source: &'static str,
+    hosts: usize,
+    #[serde(rename = "ID")]
+    id: &'a str,
+    instances: usize,
+    modify_index: u64,
+    nodes_expected: u32,
+    nodes_healthy: u32,
+    phases: BTreeMap<&'static str, usize>,
+    provider: &'a str,
+    providers: BTreeMap<&'a str, u32>,
+    version: &'a str,
+    versions: BTreeMap<&'a str, u32>,
+    warnings: BTreeSet<&'a str>,
+}
+
+impl<'a> From<&'a Plugin> for PluginSum<'a> {
+    fn from(plugin: &'a Plugin) -> Self {
+        fn by_name(votes: &Votes) -> BTreeMap<&str, u32> {
+            votes.iter().collect()
+        }
+        let mut phases = BTreeMap::new();
+        let mut hosts = BTreeSet::new();
+        let mut warnings = BTreeSet::new();
+        let mut instances = 0;
+        for record in records(plugin) {
+            instances += 1;
+            *phases.entry(record.phase.as_str()).or_default() += 1;
+            hosts.insert(&record.key.host);
+            warnings
+                .extend(record.fingerprint.iter().flat_map(|fingerprint| &fingerprint.warnings).map(|text| &**text));
+        }
+        Self {
+            controller_required: plugin.requires_controller(),
+            controllers_expected: plugin.expected(Role::Controller),
+            controllers_healthy: plugin.count(Role::Controller).healthy,
+            counts: plugin.dates.is_some(),
+            create_index: plugin.dates.map_or(0, |dates| dates.create_index.0),
+            create_time: plugin.dates.and_then(|dates| time(dates.create_time)),
+            expected_source: "observed",
+            hosts: hosts.len(),
+            id: plugin.id.as_str(),
+            instances,
+            modify_index: plugin.dates.map_or(0, |dates| dates.modify_index.0),
+            nodes_expected: plugin.expected(Role::Node),
+            nodes_healthy: plugin.count(Role::Node).healthy,
+            phases,
+            provider: plugin.provider(),
+            providers: by_name(&plugin.tally.providers),
+            version: plugin.version(),
+            versions: by_name(&plugin.tally.versions),
+            warnings,
+        }
+    }
+}
+
+fn records(plugin: &Plugin) -> impl Iterator<Item = &Record> {
+    let of = |role| plugin.instances(role).map(|instance| &instance.record);
+    of(Role::Controller).chain(of(Role::Node))
+}
+
+/// A plugin and everything that is known of its instances, by role and host.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct PluginDetail<'a> {
+    controllers: BTreeMap<&'a str, InstanceDetail<'a>>,
+    nodes: BTreeMap<&'a str, InstanceDetail<'a>>,
+    #[serde(flatten)]
+    sum: PluginSum<'a>,
+}
+
+impl<'a> PluginDetail<'a> {
+    /// `socket` finds the side table's entry by path.
+    pub(in crate::api) fn new(plugin: &'a Plugin, socket: impl Fn(&str) -> Option<SocketStatus>) -> Self {
+        let of = |role| {
+            plugin
+                .instances(role)
+                .map(|instance| {
+                    let record = &instance.record;
+                    (record.key.host.as_str(), InstanceDetail::new(record, socket(&record.socket).as_ref()))
+                })
+                .collect()
+        };
+        Self { controllers: of(Role::Controller), nodes: of(Role::Node), sum: plugin.into() }
+    }
+}
+
+/// Everything that is known of one instance.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the JSON")]
+struct InstanceDetail<'a> {
+    #[serde(rename = "AllocID")]
+    alloc_id: &'a str,
+    capabilities: Capabilities,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controller_info: Option<ControllerDetail>,
+    /// Whether Nomad's shapes show it: it was healthy once.
+    counts: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_controller_info: Option<GroupDetail>,
+    health_description: &'a str,
+    healthy: bool,
+    host: &'a str,
+    last_ok_time: Option<String>,
+    last_probe_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_info: Option<NodeDetail<'a>>,
+    phase: &'static str,
+    #[serde(rename = "PluginID")]
+    plugin_id: &'a str,
+    provider: &'a str,
+    provider_manifest: Option<&'a Pairs>,
+    provider_version: &'a str,
+    reason: Reason<'a>,
+    requires_controller_plugin: bool,
+    requires_topologies: bool,
+    role: &'static str,
+    serves_controller: bool,
+    serves_group_controller: bool,
+    serves_node: bool,
+    since: Option<String>,
+    socket: &'a str,
+    supports_group_controller: bool,
+    supports_offline_expand: bool,
+    supports_online_expand: bool,
+    supports_snapshot_metadata: bool,
+    unknown_capabilities: BTreeSet<String>,
+    update_time: Option<String>,
+    warnings: Vec<&'a str>,
+}
+
+impl<'a> InstanceDetail<'a> {
+    fn new(record: &'a Record, socket: Option<&SocketStatus>) -> Self {
+        let fingerprint = record.fingerprint.as_ref();
+        let product = fingerprint.map(|fingerprint| &*fingerprint.product);
+        let services = product.map(|product| &product.services);
+        let expansion = product.map(|product| &product.expansion);
+        Self {
+            alloc_id: &record.owner.alloc_id,
+            capabilities: product.map(Capabilities::from).unwrap_or_default(),
+            controller_info: (record.key.role == Role::Controller).then(|| ControllerDetail::new(record)),
+            counts: record.was_healthy,
+            group_controller_info: product.and_then(|product| product.group.as_ref()).map(GroupDetail::from),
+            health_description: &record.reason.description,
+            healthy: record.phase.is_healthy(),
+            host: record.key.host.as_str(),
+            last_ok_time: socket.and_then(|socket| time(socket.last_ok_time?)),
+            last_probe_time: socket.and_then(|socket| time(socket.last_probe_time?)),
+            node_info: (record.key.role == Role::Node).then(|| NodeDetail::new(record)),
+            phase: record.phase.as_str(),
+            plugin_id: record.key.plugin.as_str(),
+            provider: product.map_or("", |product| &product.provider),
+            provider_manifest: product.map(|product| &product.manifest),
+            provider_version: product.map_or("", |product| &product.version),
+            reason: (&record.reason).into(),
+            requires_controller_plugin: product.is_some_and(Product::requires_controller),
+            requires_topologies: product.is_some_and(Product::requires_topologies),
+            role: record.key.role.as_str(),
+            serves_controller: product.is_some_and(|product| product.controller.is_some()),
+            serves_group_controller: product.is_some_and(|product| product.group.is_some()),
+            serves_node: product.is_some_and(|product| product.node.is_some()),
+            since: time(record.since),
+            socket: &record.socket,
+            supports_group_controller: says(services, PluginService::GroupController),
+            supports_offline_expand: says(expansion, VolumeExpansion::Offline),
+            supports_online_expand: says(expansion, VolumeExpansion::Online),
+            supports_snapshot_metadata: says(services, PluginService::SnapshotMetadata),
+            unknown_capabilities: product.map(unknown).unwrap_or_default(),
+            update_time: time(record.update_time),
+            warnings: fingerprint.iter().flat_map(|f| &f.warnings).map(|text| &**text).collect(),
+        }
+    }
+}
+
+/// Why an instance is as it is.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reason<'a> {
+    code: Option<&'static str>,
+    description: &'a str,
+    text: &'a str,
+}
+
+impl<'a> From<&'a record::Reason> for Reason<'a> {
+    fn from(reason: &'a record::Reason) -> Self {
+        Self {
+            code: reason.code.map(crate::domain::code::Code::as_str),
+            description: &reason.description,
+            text: &reason.text,
+        }
+    }
+}
+
+/// Every capability by its name in the specification; `null` where a service does not answer.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Capabilities {
+    controller: Option<Vec<String>>,
+    group_controller: Option<Vec<String>>,
+    node: Option<Vec<String>>,
+    plugin: Vec<String>,
+    volume_expansion: Vec<String>,
+}
+
+fn names<C: Capability>(set: &CapabilitySet<C>) -> Vec<String> {
+    set.names().collect()
+}
+
+impl From<&Product> for Capabilities {
+    fn from(product: &Product) -> Self {
+        Self {
+            controller: product.controller.as_ref().map(names),
+            group_controller: product.group.as_ref().map(names),
+            node: product.node.as_ref().map(names),
+            plugin: names(&product.services),
+            volume_expansion: names(&product.expansion),
+        }
+    }
+}
+
+fn unknown(product: &Product) -> BTreeSet<String> {
+    let services = product.services.unknown().chain(product.expansion.unknown());
+    services
+        .chain(product.controller.iter().flat_map(CapabilitySet::unknown))
+        .chain(product.node.iter().flat_map(CapabilitySet::unknown))
+        .chain(product.group.iter().flat_map(CapabilitySet::unknown))
+        .collect()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ControllerDetail {
+    #[serde(flatten)]
+    nomad: nomad::ControllerInfo,
+    supports_get_snapshot: bool,
+    supports_modify: bool,
+    supports_single_node_multi_writer: bool,
+}
+
+impl ControllerDetail {
+    fn new(record: &Record) -> Self {
+        let set = record.fingerprint.as_ref().and_then(|fingerprint| fingerprint.product.controller.as_ref());
+        Self {
+            nomad: record.into(),
+            supports_get_snapshot: says(set, ControllerCapability::GetSnapshot),
+            supports_modify: says(set, ControllerCapability::ModifyVolume),
+            supports_single_node_multi_writer: says(set, ControllerCapability::SingleNodeMultiWriter),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NodeDetail<'a> {
+    #[serde(flatten)]
+    nomad: nomad::NodeInfo<'a>,
+    supports_mount_group: bool,
+    supports_single_node_multi_writer: bool,
+}
+
+impl<'a> NodeDetail<'a> {
+    fn new(record: &'a Record) -> Self {
+        let set = record.fingerprint.as_ref().and_then(|fingerprint| fingerprint.product.node.as_ref());
+        Self {
+            nomad: record.into(),
+            supports_mount_group: says(set, NodeCapability::VolumeMountGroup),
+            supports_single_node_multi_writer: says(set, NodeCapability::SingleNodeMultiWriter),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GroupDetail {
+    supports_create_delete_get_group_snapshot: bool,
+}
+
+impl From<&CapabilitySet<GroupCapability>> for GroupDetail {
+    fn from(set: &CapabilitySet<GroupCapability>) -> Self {
+        Self { supports_create_delete_get_group_snapshot: set.has(GroupCapability::CreateDeleteGetVolumeGroupSnapshot) }
+    }
+}
+
+/// A host and how its instances are.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct Host<'a> {
+    healthy: usize,
+    #[serde(rename = "ID")]
+    id: &'a str,
+    instances: usize,
+    phases: BTreeMap<&'static str, usize>,
+    plugins: BTreeSet<&'a str>,
+}
+
+/// Every host that has an instance, by id.
+pub(in crate::api) fn hosts(catalog: &Catalog) -> Vec<Host<'_>> {
+    let mut hosts = BTreeMap::<&str, Host<'_>>::new();
+    for record in catalog.records() {
+        let id = record.key.host.as_str();
+        let host = hosts.entry(id).or_insert_with(|| Host {
+            healthy: 0,
+            id,
+            instances: 0,
+            phases: BTreeMap::new(),
+            plugins: BTreeSet::new(),
+        });
+        host.instances += 1;
+        host.healthy += usize::from(record.phase.is_healthy());
+        *host.phases.entry(record.phase.as_str()).or_default() += 1;
+        host.plugins.insert(record.key.plugin.as_str());
+    }
+    hosts.into_values().collect()
+}
+
+/// A socket and what answers there.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct Socket<'a> {
+    device: Option<u64>,
+    ignored: bool,
+    inode: Option<u64>,
+    last_ok_time: Option<String>,
+    last_poll_seconds: Option<f64>,
+    last_probe_time: Option<String>,
+    path: &'a str,
+    phase: &'static str,
+    #[serde(rename = "PID")]
+    pid: Option<i32>,
+    #[serde(rename = "PluginID")]
+    plugin_id: Option<&'a str>,
+    provider: Option<&'a str>,
+    reason: &'a str,
+    role: &'static str,
+    roles: Vec<&'static str>,
+    source: &'static str,
+}
+
+impl<'a> From<&'a SocketStatus> for Socket<'a> {
+    fn from(status: &'a SocketStatus) -> Self {
+        Self {
+            device: status.device,
+            ignored: status.is_ignored,
+            inode: status.inode,
+            last_ok_time: status.last_ok_time.and_then(time),
+            last_poll_seconds: status.last_poll.map(|took| took.as_secs_f64()),
+            last_probe_time: status.last_probe_time.and_then(time),
+            path: &status.path,
+            phase: status.phase.as_str(),
+            pid: status.pid,
+            plugin_id: status.plugin.as_ref().map(|id| id.as_str()),
+            provider: status.provider.as_deref(),
+            reason: &status.reason,
+            role: status.role,
+            roles: status.roles.iter().map(|role| role.as_str()).collect(),
+            source: status.source,
+        }
+    }
+}
+
+/// A transition.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct HistoryEntry<'a> {
+    at: Option<String>,
+    from: Option<Side<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gained: Option<&'a [String]>,
+    host: &'a str,
+    index: u64,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<&'a [String]>,
+    #[serde(rename = "PluginID")]
+    plugin_id: &'a str,
+    reason: Reason<'a>,
+    role: &'static str,
+    to: Option<Side<'a>>,
+}
+
+/// What was before a transition, or after.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Side<'a> {
+    Text(&'a str),
+    Topology(AccessibleTopology<'a>),
+}
+
+impl<'a> From<&'a Transition> for HistoryEntry<'a> {
+    fn from(transition: &'a Transition) -> Self {
+        let mut entry = Self {
+            at: time(transition.at),
+            from: None,
+            gained: None,
+            host: transition.key.host.as_str(),
+            index: transition.index.0,
+            kind: "",
+            lost: None,
+            plugin_id: transition.key.plugin.as_str(),
+            reason: (&transition.reason).into(),
+            role: transition.key.role.as_str(),
+            to: None,
+        };
+        let text = |text: &'a str| Some(Side::Text(text));
+        (entry.kind, entry.from, entry.to) = match &transition.change {
+            Change::Appeared { to } => ("appeared", None, text(to.as_str())),
+            Change::Phase { from, to } => ("phase", text(from.as_str()), text(to.as_str())),
+            Change::Reason => ("reason", None, None),
+            Change::Version { from, to } => ("version", text(from), text(to)),
+            Change::Capabilities { gained, lost } => {
+                (entry.gained, entry.lost) = (Some(&**gained), Some(&**lost));
+                ("capabilities", None, None)
+            }
+            Change::Topology { from, to } => {
+                let side = |topology: &'a Option<Topology>| topology.as_ref().map(|t| Side::Topology(t.into()));
+                ("topology", side(from), side(to))
+            }
+            Change::NodeId { from, to } => ("node id", text(from), text(to)),
+            Change::Identity { from, to } => ("identity", text(from), text(to)),
+            Change::Retired => ("retired", None, None),
+        };
+        entry
+    }
+}

@@ -1,0 +1,377 @@
+//! What the answers of a pass mean: which instances a socket is, how each is, and what is known of it.
+//!
+//! Pure: no clock, no I/O. Here live rules G5–G8 of `fingerprinting.md` and the roles of its 5.4.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::observe::Answers;
+use crate::csi::client::{NodeInfo, PluginInfo, Readiness};
+use crate::csi::error::CallError;
+use crate::domain::capability::{ControllerCapability, NodeCapability, PluginService, VolumeExpansion};
+use crate::domain::fingerprint::{Fingerprint, NodeFacts, Product};
+use crate::domain::id::{PluginId, Role};
+use crate::domain::record::Phase;
+use crate::domain::socket::{RoleChoice, WantedSocket};
+use crate::registry::reporter::Health;
+
+/// What is kept of a socket from one pass to the next.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The name under which the driver answered last.
+    pub provider: Option<Box<str>>,
+    /// The version it had.
+    pub version: Option<Box<str>>,
+    /// The plugin it counts as.
+    pub plugin: Option<PluginId>,
+    /// Roles it was seen in, or is declared to have.
+    pub roles: BTreeSet<Role>,
+    /// What `NodeGetInfo` said last.
+    pub node_info: Option<NodeInfo>,
+}
+
+/// How one instance is, after a pass.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub plugin: PluginId,
+    pub role: Role,
+    pub health: Health,
+    /// `Some` when everything was answered.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// What a pass came to.
+#[derive(Debug, Default)]
+pub(super) struct Assessment {
+    pub verdicts: Vec<Verdict>,
+    /// How the socket is where it is no instance.
+    pub phase: Phase,
+    /// Why the socket counts as nothing, or is not well; empty if all is well.
+    pub reason: String,
+    /// Whether this is no CSI driver's socket.
+    pub is_ignored: bool,
+    /// Whether a call ran into its limit.
+    pub is_hung: bool,
+}
+
+impl Assessment {
+    /// Whether every instance answered as it should, and there is one.
+    pub fn is_well(&self) -> bool {
+        !self.verdicts.is_empty() && self.verdicts.iter().all(|verdict| matches!(verdict.health, Health::Healthy))
+    }
+}
+
+fn phase_of(error: &CallError) -> Phase {
+    if error.is_missing() {
+        Phase::Gone
+    } else if error.is_refused() {
+        Phase::Stale
+    } else {
+        Phase::Unhealthy
+    }
+}
+
+/// A failure as the health of an instance.
+pub(super) fn failed(error: &CallError) -> Health {
+    Health::Failed { phase: phase_of(error), error: error.go_text(), code: Some(error.code()), text: error.for_people() }
+}
+
+/// The same failure for every instance that is known, or declared.
+pub(super) fn unreachable(wanted: &WantedSocket, known: &Known, error: &CallError) -> Assessment {
+    let plugin = known.plugin.clone().or_else(|| wanted.plugin.clone());
+    let mut roles = known.roles.clone();
+    if wanted.role != RoleChoice::Auto {
+        roles.extend([Role::Controller, Role::Node].into_iter().filter(|role| wanted.role.asks(*role)));
+    }
+    let verdicts = plugin
+        .into_iter()
+        .flat_map(|plugin| roles.iter().map(move |role| (plugin.clone(), *role)))
+        .map(|(plugin, role)| Verdict { plugin, role, health: failed(error), fingerprint: None })
+        .collect();
+    Assessment {
+        verdicts,
+        phase: phase_of(error),
+        reason: error.for_people(),
+        is_ignored: false,
+        is_hung: error.is_timeout(),
+    }
+}
+
+/// What a pass means. `known` moves on with what was learnt.
+pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers) -> Assessment {
+    let identity = match answers.identity {
+        Some(Ok(identity)) => Some(identity),
+        Some(Err(error)) => {
+            let is_ignored = error.is_unimplemented() && known.provider.is_none();
+            if is_ignored {
+                return Assessment {
+                    reason: "no CSI driver: it does not implement GetPluginInfo".to_owned(),
+                    is_ignored,
+                    ..Assessment::default()
+                };
+            }
+            return unreachable(wanted, known, &error);
+        }
+        None => None,
+    };
+    let mut changed = None;
+    if let Some(identity) = &identity {
+        match recognise(wanted, known, identity) {
+            Ok(verdicts) => changed = verdicts,
+            Err(reason) => return Assessment { phase: Phase::Unhealthy, reason, ..Assessment::default() },
+        }
+    }
+    let is_starting = match answers.readiness {
+        Some(Ok(readiness)) => readiness == Readiness::Starting,
+        Some(Err(error)) => return unreachable(wanted, known, &error),
+        None => false,
+    };
+    let (Some(identity), Some(plugin)) = (identity, known.plugin.clone()) else {
+        return Assessment { reason: "nothing was asked".to_owned(), ..Assessment::default() };
+    };
+    if let Some(Changed::SameId(error)) = &changed {
+        let health = || Health::Verbatim { phase: Phase::Unhealthy, description: error.clone() };
+        let verdicts = known
+            .roles
+            .iter()
+            .map(|role| Verdict { plugin: plugin.clone(), role: *role, health: health(), fingerprint: None })
+            .collect();
+        return Assessment { verdicts, reason: error.clone(), ..Assessment::default() };
+    }
+
+    let mut assessment = Assessment { phase: Phase::Unhealthy, ..Assessment::default() };
+    if let Some(Changed::OtherId(verdicts)) = changed {
+        assessment.verdicts = verdicts;
+    }
+    let mut warnings = identity_warnings(&identity);
+    let mut failures = Failures::default();
+
+    let capabilities = failures.common(answers.capabilities);
+    let controller = failures.of(Role::Controller, wanted, known, answers.controller);
+    let node = failures.of(Role::Node, wanted, known, answers.node);
+    if node.is_some() {
+        failures.node_info(known, answers.node_info);
+    }
+    let group = match answers.group {
+        Some(Err(error)) => {
+            warnings.push(
+                format!("GROUP_CONTROLLER_SERVICE is announced, but does not answer: {}", error.go_text()).into(),
+            );
+            None
+        }
+        answered => answered.and_then(Result::ok),
+    };
+    if wanted.role == RoleChoice::Auto && wanted.is_configured && controller.is_some() && node.is_some() {
+        warnings.push(
+            "both Controller and Node answer, so both count; where every host's driver does that, declare --plugin-type"
+                .into(),
+        );
+    }
+
+    for role in [Role::Controller, Role::Node] {
+        let serves = match role {
+            Role::Controller => controller.is_some() || failures.controller.is_some(),
+            Role::Node => node.is_some() || failures.node.is_some(),
+        };
+        if !wanted.role.asks(role) || !serves {
+            continue;
+        }
+        known.roles.insert(role);
+        let own = match role {
+            Role::Controller => &failures.controller,
+            Role::Node => &failures.node,
+        };
+        let failure = failures.common.as_ref().or(own.as_ref());
+        let fingerprint = match (failure, &capabilities) {
+            (None, Some(capabilities)) => {
+                let product = Product {
+                    provider: Arc::from(&*identity.name),
+                    version: Arc::from(&*identity.vendor_version),
+                    manifest: identity.manifest.clone(),
+                    services: capabilities.services.clone(),
+                    expansion: capabilities.expansion.clone(),
+                    controller: controller.clone(),
+                    node: node.clone(),
+                    group: group.clone(),
+                };
+                let info = known.node_info.as_ref().filter(|_| role == Role::Node);
+                let mut all = warnings.clone();
+                all.extend(consistency_warnings(&product, info.map(|info| &info.facts)));
+                all.extend(info.into_iter().flat_map(|info| info.warnings.iter().cloned()));
+                Some(Fingerprint {
+                    product: Arc::new(product),
+                    node: (role == Role::Node)
+                        .then(|| Box::new(info.map_or_else(NodeFacts::unknown, |info| info.facts.clone()))),
+                    warnings: all.into(),
+                })
+            }
+            _ => None,
+        };
+        let health = match failure {
+            // `ready=false` says why nothing else can be expected to work (G5).
+            _ if is_starting => Health::Starting,
+            Some(error) => failed(error),
+            None => Health::Healthy,
+        };
+        assessment.verdicts.push(Verdict { plugin: plugin.clone(), role, health, fingerprint });
+    }
+
+    assessment.is_hung = failures.all().any(CallError::is_timeout);
+    assessment.reason = match failures.all().next() {
+        _ if is_starting => "the driver says that it is not ready (Probe: ready=false)".to_owned(),
+        Some(error) => error.for_people(),
+        None if assessment.verdicts.is_empty() => {
+            "answers Identity calls only: neither Controller nor Node is served here".to_owned()
+        }
+        None => String::new(),
+    };
+    assessment
+}
+
+/// Failures of a pass: those that concern every instance of the socket, and those of one role.
+#[derive(Debug, Default)]
+struct Failures {
+    common: Option<CallError>,
+    controller: Option<CallError>,
+    node: Option<CallError>,
+}
+
+impl Failures {
+    fn common<T>(&mut self, asked: super::observe::Asked<T>) -> Option<T> {
+        match asked? {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                self.common = Some(error);
+                None
+            }
+        }
+    }
+
+    /// The answer of a service; a failure counts only where the role is declared or was seen before. "Unimplemented"
+    /// from a socket whose role nobody declared means that the service is not served here (cases 23, 72, 73).
+    fn of<T>(
+        &mut self,
+        role: Role,
+        wanted: &WantedSocket,
+        known: &mut Known,
+        asked: super::observe::Asked<T>,
+    ) -> Option<T> {
+        match asked? {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                let is_declared = wanted.role != RoleChoice::Auto;
+                let is_due = is_declared || (known.roles.contains(&role) && !error.is_unimplemented());
+                if is_due {
+                    let own = match role {
+                        Role::Controller => &mut self.controller,
+                        Role::Node => &mut self.node,
+                    };
+                    *own = Some(error);
+                }
+                None
+            }
+        }
+    }
+
+    /// `NodeGetInfo`: Unimplemented is a legal answer of node-only drivers (G7); a failed refresh keeps what is known.
+    fn node_info(&mut self, known: &mut Known, asked: super::observe::Asked<NodeInfo>) {
+        match asked {
+            Some(Ok(info)) => known.node_info = Some(info),
+            Some(Err(error)) if error.is_unimplemented() => {
+                known.node_info = Some(NodeInfo { facts: NodeFacts::unknown(), warnings: Vec::new() });
+            }
+            Some(Err(error)) if known.node_info.is_none() => self.node = Some(error),
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &CallError> {
+        [&self.common, &self.controller, &self.node].into_iter().flatten()
+    }
+}
+
+/// What became of instances whose driver now calls itself something else (case 51).
+enum Changed {
+    /// The plugin id is the operator's and stays: unhealthy until the next pass confirms the new name.
+    SameId(String),
+    /// The id followed the name: the old instances are somebody else's now.
+    OtherId(Vec<Verdict>),
+}
+
+/// Takes note of who answers. `Err`: it cannot be named.
+fn recognise(wanted: &WantedSocket, known: &mut Known, identity: &PluginInfo) -> Result<Option<Changed>, String> {
+    let plugin = match &wanted.plugin {
+        Some(configured) => configured.clone(),
+        None => PluginId::parse(&identity.name).map_err(|error| {
+            let name = crate::domain::text::bounded(&identity.name, 128);
+            format!("the driver calls itself {name:?}, which cannot be a plugin id: it {error}; give one with --plugin-id")
+        })?,
+    };
+    let before = known.provider.replace(identity.name.clone());
+    known.version = Some(identity.vendor_version.clone());
+    let previous_plugin = known.plugin.replace(plugin.clone());
+    let Some(before) = before.filter(|before| *before != identity.name) else { return Ok(None) };
+    let description = format!("plugin identity changed: expected {before:?}, got {:?}", identity.name);
+    known.node_info = None;
+    if previous_plugin.as_ref() == Some(&plugin) {
+        return Ok(Some(Changed::SameId(description)));
+    }
+    let roles = std::mem::take(&mut known.roles);
+    let verdicts = previous_plugin
+        .into_iter()
+        .flat_map(|plugin| roles.iter().map(move |role| (plugin.clone(), *role)))
+        .map(|(plugin, role)| Verdict {
+            plugin,
+            role,
+            health: Health::Verbatim { phase: Phase::Unhealthy, description: description.clone() },
+            fingerprint: None,
+        })
+        .collect();
+    Ok(Some(Changed::OtherId(verdicts)))
+}
+
+/// Where the identity strays from the specification (`fingerprinting.md` 1.2).
+fn identity_warnings(identity: &PluginInfo) -> Vec<Box<str>> {
+    let name = &identity.name;
+    let mut warnings: Vec<Box<str>> = identity.warnings.clone();
+    if name.chars().count() > 63 {
+        warnings.push("the driver's name has more than 63 characters".into());
+    }
+    let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if !is_end(name.chars().next()) || !is_end(name.chars().last()) || !name.chars().all(is_inside) {
+        warnings.push("the driver's name is not in domain notation".into());
+    }
+    if identity.vendor_version.is_empty() {
+        warnings.push("the driver gives no vendor_version, which is required".into());
+    }
+    warnings
+}
+
+/// Where capabilities contradict one another (`fingerprinting.md` 2.2); never a reason to be unhealthy.
+fn consistency_warnings(product: &Product, node: Option<&NodeFacts>) -> Vec<Box<str>> {
+    let mut warnings: Vec<Box<str>> = Vec::new();
+    let controller = |capability| product.controller.as_ref().is_some_and(|set| set.has(capability));
+    let node_grows = product.node.as_ref().is_some_and(|set| set.has(NodeCapability::ExpandVolume));
+    if controller(ControllerCapability::ListVolumesPublishedNodes)
+        && !controller(ControllerCapability::PublishUnpublishVolume)
+    {
+        warnings.push("LIST_VOLUMES_PUBLISHED_NODES needs PUBLISH_UNPUBLISH_VOLUME".into());
+    }
+    // Only where both services are seen: a node's socket does not show what its controller can do.
+    if product.controller.is_some() && product.node.is_some() {
+        let controller_grows = controller(ControllerCapability::ExpandVolume);
+        if product.expansion.has(VolumeExpansion::Online) && !controller_grows && !node_grows {
+            warnings.push("ONLINE volume expansion needs EXPAND_VOLUME on the controller or the node".into());
+        }
+        if product.expansion.has(VolumeExpansion::Offline) && !controller_grows {
+            warnings.push("OFFLINE volume expansion needs EXPAND_VOLUME on the controller".into());
+        }
+    }
+    if node.is_some_and(|node| node.topology.is_some())
+        && !product.services.has(PluginService::VolumeAccessibilityConstraints)
+    {
+        warnings.push("a topology without VOLUME_ACCESSIBILITY_CONSTRAINTS".into());
+    }
+    warnings
+}

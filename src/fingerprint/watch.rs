@@ -1,0 +1,398 @@
+//! The task of one socket: when to look, and whom to tell.
+//!
+//! It looks at intervals, and at once when something happened: the connection ended (death is an event, confirmed by
+//! one dial), or the file changed (return is quick: while a dial is refused, it is tried again within milliseconds,
+//! since nothing announces that a server listens). What it sees goes to the registry and to the side table of sockets.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::Settings;
+use super::assess::{Assessment, Known, assess, unreachable};
+use super::observe::{Answers, Questions, observe};
+use crate::csi::client::{Driver, NodeInfo};
+use crate::csi::error::CallError;
+use crate::domain::fingerprint::NodeFacts;
+use crate::domain::id::{HostId, InstanceKey, Role};
+use crate::domain::record::{Phase, Record};
+use crate::domain::socket::{FileIdentity, SocketStatus, WantedSocket};
+use crate::domain::time::Timestamp;
+use crate::registry::reporter::{Health, Observed, Report};
+use crate::registry::sockets::Sockets;
+
+/// While a dial is refused after something happened, it is tried again after these, the last one repeated.
+const EAGER_DELAYS: [Duration; 4] =
+    [Duration::from_millis(10), Duration::from_millis(20), Duration::from_millis(40), Duration::from_millis(50)];
+/// For how long.
+const EAGER_FOR: Duration = Duration::from_secs(5);
+/// Looks after a failed one (rule G3), the last one repeated; never above the interval.
+const BACK_OFF: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20), Duration::from_secs(30)];
+/// At most one look caused by an event in this time, as long as the file is the same.
+const EVENT_SPACING: Duration = Duration::from_secs(1);
+/// How long a socket that is no driver's is left alone, unless its file changes.
+const IGNORED_FOR: Duration = Duration::from_mins(10);
+
+/// Who may look at the same time. Sockets whose last call timed out share a few places, so that they do not cost the
+/// others theirs.
+#[derive(Debug)]
+pub(super) struct Places {
+    all: Semaphore,
+    hung: Semaphore,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { all: Semaphore::new(64), hung: Semaphore::new(4) }
+    }
+}
+
+/// What every socket's task shares.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub host: HostId,
+    pub settings: Settings,
+    pub places: Arc<Places>,
+    pub reports: mpsc::Sender<Report>,
+    pub sockets: Sockets,
+    /// Told once per socket, after its first look.
+    pub verdicts: mpsc::UnboundedSender<Arc<Path>>,
+}
+
+/// Who was asked last, to tell a new process from an old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    file: Option<FileIdentity>,
+    pid: Option<i32>,
+}
+
+/// The task of one socket.
+pub(super) struct Watch {
+    wanted: WantedSocket,
+    shared: Shared,
+    touched: Arc<Notify>,
+    known: Known,
+    driver: Option<Driver>,
+    file: Option<FileIdentity>,
+    node_info_asked: Option<(Instant, Process)>,
+    /// Looks that failed in a row.
+    failures: usize,
+    /// Dials in a row since something happened, and until when to go on with them.
+    eager: Option<(usize, Instant)>,
+    last_event: Option<(Instant, Option<FileIdentity>)>,
+    is_hung: bool,
+    status: SocketStatus,
+}
+
+impl Watch {
+    /// A socket that should be watched; `records` is what is stored of the instances behind it.
+    pub(super) fn new(wanted: WantedSocket, shared: Shared, touched: Arc<Notify>, records: &[Record]) -> Self {
+        let status = SocketStatus {
+            path: wanted.path.to_string_lossy().into_owned(),
+            phase: Phase::New,
+            role: wanted.role.as_str(),
+            source: if wanted.is_configured { "configured" } else { "discovered" },
+            device: None,
+            inode: None,
+            pid: None,
+            provider: None,
+            plugin: wanted.plugin.clone(),
+            roles: Vec::new(),
+            reason: "not looked at yet".into(),
+            is_ignored: false,
+            last_probe_time: None,
+            last_ok_time: None,
+            last_poll: None,
+        };
+        Self {
+            known: remembered(&wanted, records),
+            wanted,
+            shared,
+            touched,
+            driver: None,
+            file: None,
+            node_info_asked: None,
+            failures: 0,
+            eager: None,
+            last_event: None,
+            is_hung: false,
+            status,
+        }
+    }
+
+    /// Looks until it is told to stop.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        self.shared.sockets.put(Arc::clone(&self.wanted.path), self.status.clone());
+        let mut is_first = true;
+        loop {
+            let started = Instant::now();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.look() => {}
+            }
+            if is_first {
+                is_first = false;
+                // The supervisor has gone only when everything stops.
+                let _ = self.shared.verdicts.send(Arc::clone(&self.wanted.path));
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.wait(started) => {}
+            }
+        }
+        self.shared.sockets.remove(&self.wanted.path);
+    }
+
+    /// Waits for a reason to look again.
+    async fn wait(&mut self, started: Instant) {
+        let due = started + self.delay();
+        loop {
+            let touched = Arc::clone(&self.touched);
+            let ended = async {
+                match &self.driver {
+                    Some(driver) => driver.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => return,
+                () = ended => {
+                    debug!(socket = %self.status.path, "the connection ended");
+                    self.confirm_death().await;
+                    return;
+                }
+                () = touched.notified() => {
+                    let file = identify(&self.wanted.path).await;
+                    if file == self.file {
+                        continue;
+                    }
+                    debug!(socket = %self.status.path, "the socket file changed");
+                    // Whoever answered on the old connection is not who listens now (`fingerprinting.md` section 6,
+                    // item 5).
+                    self.driver = None;
+                    self.eager = Some((0, Instant::now() + EAGER_FOR));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The connection ended. One dial tells death from a server that merely closed an idle connection.
+    async fn confirm_death(&mut self) {
+        self.driver = None;
+        let file = identify(&self.wanted.path).await;
+        match Driver::connect(&self.wanted.path, self.shared.settings.limits).await {
+            Ok(driver) => {
+                self.driver = Some(driver);
+                // A server that hangs up again and again does not get more than one look a second; one that was
+                // replaced has another file, and is looked at right away.
+                if let Some((last, of)) = self.last_event.replace((Instant::now(), file))
+                    && of == file
+                {
+                    tokio::time::sleep(EVENT_SPACING.saturating_sub(last.elapsed())).await;
+                }
+            }
+            Err(error) => {
+                let assessment = unreachable(&self.wanted, &self.known, &error);
+                self.eager = Some((0, Instant::now() + EAGER_FOR));
+                self.failures += 1;
+                self.report(assessment, None).await;
+            }
+        }
+    }
+
+    /// How long after the start of the last look the next one is due.
+    fn delay(&mut self) -> Duration {
+        if let Some((attempt, until)) = self.eager
+            && self.failures > 0
+            && Instant::now() < until
+        {
+            self.eager = Some((attempt + 1, until));
+            return EAGER_DELAYS[attempt.min(EAGER_DELAYS.len() - 1)];
+        }
+        self.eager = None;
+        let interval = self.shared.settings.poll_interval;
+        if self.status.is_ignored {
+            return interval.max(IGNORED_FOR);
+        }
+        let delay = match self.failures {
+            0 => interval,
+            failed => BACK_OFF[(failed - 1).min(BACK_OFF.len() - 1)].min(interval),
+        };
+        // Hosts that came up together after a power cut must not poll a storage back end in step.
+        delay.mul_f64(1.0 - fastrand::f64() / 10.0)
+    }
+
+    /// One look: connect if need be, ask, judge, report.
+    async fn look(&mut self) {
+        let shared = self.shared.clone();
+        let Ok(_place) = shared.places.all.acquire().await else { return };
+        let _hung_place = if self.is_hung { shared.places.hung.acquire().await.ok() } else { None };
+        let started = Instant::now();
+        let file = identify(&self.wanted.path).await;
+        if file != self.file {
+            self.driver = None;
+            self.file = file;
+        }
+        let limit = shared.settings.poll_limit;
+        let assessment = match tokio::time::timeout(limit, self.ask()).await {
+            Ok(Ok(answers)) => assess(&self.wanted, &mut self.known, answers),
+            Ok(Err(error)) => unreachable(&self.wanted, &self.known, &error),
+            Err(_) => unreachable(&self.wanted, &self.known, &CallError::poll_timed_out(&self.wanted.path, limit)),
+        };
+        self.is_hung = assessment.is_hung;
+        if assessment.is_well() {
+            self.failures = 0;
+            self.eager = None;
+        } else if !assessment.is_ignored {
+            self.failures += 1;
+        }
+        self.report(assessment, Some(started.elapsed())).await;
+    }
+
+    /// Asks on the connection there is, else on a new one; once more on a new one if the connection broke meanwhile
+    /// and no answer came from the driver (`fingerprinting.md` 1.6, Unavailable).
+    async fn ask(&mut self) -> Result<Answers, CallError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.ask_once().await {
+                Ok(answers) => match answers.broken() {
+                    Some(_) if attempts < 2 => self.driver = None,
+                    Some(error) => {
+                        let error = error.clone();
+                        self.driver = None;
+                        return Err(error);
+                    }
+                    None => return Ok(answers),
+                },
+                Err(error) => {
+                    self.driver = None;
+                    // A missing or dead socket is what it is; one that hung up may have had its reasons.
+                    if attempts >= 2 || !error.is_closed() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask_once(&mut self) -> Result<Answers, CallError> {
+        let settings = &self.shared.settings;
+        let driver = match self.driver.take().filter(|driver| !driver.has_ended()) {
+            Some(driver) => driver,
+            None => Driver::connect(&self.wanted.path, settings.limits).await?,
+        };
+        let process = Process { file: self.file, pid: driver.peer().pid };
+        self.status.pid = process.pid;
+        let is_due = self.known.node_info.is_none()
+            || self
+                .node_info_asked
+                .is_none_or(|(at, of)| of != process || at.elapsed() >= settings.node_info_age);
+        let questions = Questions {
+            role: self.wanted.role,
+            known: self.known.provider.clone().zip(self.known.version.clone()),
+            wants_node_info: is_due,
+        };
+        let answers = observe(&driver, &questions).await;
+        if answers.node_info.is_some() {
+            self.node_info_asked = Some((Instant::now(), process));
+        }
+        self.driver = Some(driver);
+        Ok(answers)
+    }
+
+    /// Passes on what was seen. `took` is absent where only a dial was made.
+    async fn report(&mut self, assessment: Assessment, took: Option<Duration>) {
+        let now = Timestamp::now();
+        let phase = phase_of(&assessment);
+        if phase != self.status.phase {
+            let socket = self.status.path.as_str();
+            let plugin = self.known.plugin.as_ref().map(ToString::to_string).unwrap_or_default();
+            match phase {
+                Phase::Healthy | Phase::Starting => {
+                    info!(socket, plugin.id = plugin, from = %self.status.phase, to = %phase, "driver is {phase}");
+                }
+                _ => warn!(
+                    socket, plugin.id = plugin, from = %self.status.phase, to = %phase, reason = assessment.reason,
+                    "driver is {phase}"
+                ),
+            }
+        }
+        self.status.phase = phase;
+        self.status.device = self.file.map(|file| file.device);
+        self.status.inode = self.file.map(|file| file.inode);
+        self.status.provider = self.known.provider.clone();
+        self.status.plugin = self.known.plugin.clone().or_else(|| self.wanted.plugin.clone());
+        self.status.roles = self.known.roles.iter().copied().collect();
+        self.status.is_ignored = assessment.is_ignored;
+        self.status.reason = assessment.reason.as_str().into();
+        if let Some(took) = took {
+            self.status.last_probe_time = Some(now);
+            self.status.last_poll = Some(took);
+        }
+        if phase == Phase::Healthy {
+            self.status.last_ok_time = Some(now);
+        }
+        self.shared.sockets.put(Arc::clone(&self.wanted.path), self.status.clone());
+        let socket: Arc<str> = self.status.path.as_str().into();
+        for verdict in assessment.verdicts {
+            let observed = Observed {
+                key: InstanceKey { plugin: verdict.plugin, role: verdict.role, host: self.shared.host.clone() },
+                health: verdict.health,
+                fingerprint: verdict.fingerprint,
+                owner: self.wanted.owner.clone(),
+                socket: Arc::clone(&socket),
+                is_configured: self.wanted.is_configured,
+            };
+            // The registry has gone only when everything stops.
+            let _ = self.shared.reports.send(Report::Seen(Box::new(observed))).await;
+        }
+    }
+}
+
+/// How a socket is: as its worst instance, or as the reason that it has none.
+fn phase_of(assessment: &Assessment) -> Phase {
+    let phases = assessment.verdicts.iter().map(|verdict| match &verdict.health {
+        Health::Healthy => Phase::Healthy,
+        Health::Starting => Phase::Starting,
+        Health::Failed { phase, .. } | Health::Verbatim { phase, .. } => *phase,
+    });
+    phases.max().unwrap_or(assessment.phase)
+}
+
+/// What the store remembers of a socket.
+fn remembered(wanted: &WantedSocket, records: &[Record]) -> Known {
+    let mut known = Known { plugin: wanted.plugin.clone(), ..Known::default() };
+    for record in records {
+        if !wanted.role.asks(record.key.role) || wanted.plugin.as_ref().is_some_and(|id| *id != record.key.plugin) {
+            continue;
+        }
+        known.plugin = Some(record.key.plugin.clone());
+        known.roles.insert(record.key.role);
+        if let Some(fingerprint) = &record.fingerprint {
+            known.provider = Some((&*fingerprint.product.provider).into());
+            known.version = Some((&*fingerprint.product.version).into());
+            if let Some(facts) = &fingerprint.node {
+                known.node_info = Some(NodeInfo { facts: NodeFacts::clone(facts), warnings: Vec::new() });
+            }
+        }
+    }
+    known
+}
+
+/// Device, inode and change time of the socket file; `None` where there is none, or it cannot be seen.
+async fn identify(path: &Path) -> Option<FileIdentity> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = tokio::fs::metadata(path).await.ok()?;
+    Some(FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
+    })
+}

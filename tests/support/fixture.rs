@@ -1,0 +1,197 @@
+//! Catalogs made from records, and an API that serves them: the store, the publisher and the drivers are played by
+//! the test.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use csi_gateway::api::{self, BoxError, History, Settings};
+use csi_gateway::domain::capability::{
+    CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService, VolumeExpansion,
+};
+use csi_gateway::domain::catalog::{Catalog, RecordChange};
+use csi_gateway::domain::code::Code;
+use csi_gateway::domain::fingerprint::{Fingerprint, NodeFacts, Product};
+use csi_gateway::domain::history::Transition;
+use csi_gateway::domain::id::{HostId, InstanceKey, PluginId, Role};
+use csi_gateway::domain::record::{Owner, Phase, Reason, Record};
+use csi_gateway::domain::time::{Index, Timestamp};
+use csi_gateway::domain::topology::Topology;
+use csi_gateway::registry::reader::{Durability, Reader, Standing, Waiters};
+use csi_gateway::registry::sockets::Sockets;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// 2026-01-02T03:04:05.12Z.
+pub const SOME_TIME: Timestamp = Timestamp(1_767_323_045_120_000_000);
+
+pub fn plugin_id(text: &str) -> PluginId {
+    PluginId::parse(text).expect("a legal plugin id")
+}
+
+/// A healthy instance of a driver that can do a bit of everything.
+pub fn instance(plugin: &str, role: Role, host: &str) -> Record {
+    let product = Product {
+        provider: format!("{}.csi.example.com", plugin.trim_end_matches("-2")).into(),
+        version: "1.2.3".into(),
+        manifest: [("build", "7")].into_iter().collect(),
+        services: CapabilitySet::new(
+            [PluginService::VolumeAccessibilityConstraints]
+                .into_iter()
+                .chain((plugin != "nfs").then_some(PluginService::Controller)),
+            [],
+        ),
+        expansion: [VolumeExpansion::Online].into_iter().collect(),
+        controller: (role == Role::Controller).then(|| {
+            CapabilitySet::new(
+                [
+                    ControllerCapability::CreateDeleteVolume,
+                    ControllerCapability::PublishUnpublishVolume,
+                    ControllerCapability::ListVolumes,
+                    ControllerCapability::ModifyVolume,
+                ],
+                [99],
+            )
+        }),
+        node: (role == Role::Node)
+            .then(|| [NodeCapability::StageUnstageVolume, NodeCapability::VolumeMountGroup].into_iter().collect()),
+        group: (role == Role::Controller)
+            .then(|| [GroupCapability::CreateDeleteGetVolumeGroupSnapshot].into_iter().collect()),
+    };
+    let node = (role == Role::Node).then(|| {
+        Box::new(NodeFacts {
+            id: format!("csi-{host}").into(),
+            max_volumes: i64::MAX,
+            topology: Some(Topology { segments: Some([("topology.example.com/zone", "z1")].into_iter().collect()) }),
+        })
+    });
+    Record {
+        key: InstanceKey { plugin: plugin_id(plugin), role, host: HostId::parse(host).expect("a legal host id") },
+        phase: Phase::Healthy,
+        reason: Reason::plain("healthy"),
+        since: SOME_TIME,
+        update_time: SOME_TIME,
+        was_healthy: true,
+        has_answered: true,
+        fingerprint: Some(Fingerprint { product: Arc::new(product), node, warnings: Box::default() }),
+        owner: Owner { alloc_id: "0f6a3c9e-1111-2222-3333-444455556666".into() },
+        socket: format!("/run/csi/{plugin}.sock").into(),
+        is_configured: true,
+    }
+}
+
+pub fn node(plugin: &str, host: &str) -> Record {
+    instance(plugin, Role::Node, host)
+}
+
+pub fn controller(plugin: &str, host: &str) -> Record {
+    instance(plugin, Role::Controller, host)
+}
+
+/// The same instance, ill.
+pub fn unhealthy(record: Record) -> Record {
+    Record {
+        phase: Phase::Unhealthy,
+        reason: Reason {
+            description: "rpc error: code = DeadlineExceeded desc = context deadline exceeded".into(),
+            code: Some(Code::DeadlineExceeded),
+            text: "the driver did not answer within 3 s".into(),
+        },
+        ..record
+    }
+}
+
+pub fn put(record: Record) -> RecordChange {
+    RecordChange::Put(Box::new(record))
+}
+
+/// Transitions as the test says.
+#[derive(Default)]
+pub struct Told(pub Mutex<Vec<Transition>>);
+
+impl History for Told {
+    #[expect(clippy::panic, reason = "what a handler does when it panics is a test's subject")]
+    fn history(
+        &self,
+        plugin: Option<PluginId>,
+        limit: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Transition>, BoxError>> + Send + '_>> {
+        Box::pin(async move {
+            // Two ways in which a part behind a handle can fail.
+            match plugin.as_ref().map(PluginId::as_str) {
+                Some("panics") => panic!("the test told it to"),
+                Some("fails") => return Err("the disk is on fire".into()),
+                _ => {}
+            }
+            let told = self.0.lock().expect("nobody panics while holding it");
+            let asked = |transition: &&Transition| plugin.as_ref().is_none_or(|id| *id == transition.key.plugin);
+            Ok(told.iter().filter(asked).take(limit).cloned().collect())
+        })
+    }
+}
+
+/// An API, and all that stands behind it.
+pub struct Fixture {
+    pub router: axum::Router,
+    pub waiters: Arc<Waiters>,
+    pub sockets: Sockets,
+    pub history: Arc<Told>,
+    pub shutdown: CancellationToken,
+    pub standing: watch::Sender<Standing>,
+    catalog: watch::Sender<Arc<Catalog>>,
+}
+
+impl Fixture {
+    /// Nothing known yet, everything scanned.
+    pub fn empty(settings: Settings) -> Self {
+        let (catalog, catalogs) = watch::channel(Arc::new(Catalog::default()));
+        let (standing, standings) =
+            watch::channel(Standing { is_scanned: true, started: Instant::now(), durability: Durability::Memory });
+        let waiters = Arc::new(Waiters::default());
+        let history = Arc::new(Told::default());
+        let (sockets, shutdown) = (Sockets::default(), CancellationToken::new());
+        let reader = Reader::new(catalogs, standings, Arc::clone(&waiters));
+        let handle: Arc<dyn History> = Arc::clone(&history) as _;
+        let state = api::State::new(reader, handle, sockets.clone(), settings, shutdown.clone());
+        Self { router: api::router(state), waiters, sockets, history, shutdown, standing, catalog }
+    }
+
+    /// The fixture of `nomad-http.md` section 23, without allocations; its index is 103.
+    pub fn conformance() -> Self {
+        Self::conformance_with(Settings::default())
+    }
+
+    pub fn conformance_with(settings: Settings) -> Self {
+        let fixture = Self::empty(settings);
+        fixture.apply_at(101, [node("nfs", "host-0001"), node("nfs", "host-0002")].map(put));
+        fixture.apply_at(
+            102,
+            [
+                controller("ebs-prod", "host-0001"),
+                unhealthy(controller("ebs-prod", "host-0002")),
+                node("ebs-prod", "host-0001"),
+                node("ebs-prod", "host-0002"),
+                node("ebs-prod", "host-0003"),
+            ]
+            .map(put),
+        );
+        fixture.apply_at(103, [put(node("ebs-prod-2", "host-0001"))]);
+        fixture
+    }
+
+    /// Publishes a batch, as the publisher does: visible first, then the waiters.
+    pub fn apply_at(&self, index: u64, changes: impl IntoIterator<Item = RecordChange>) {
+        let changes: Vec<RecordChange> = changes.into_iter().collect();
+        let (next, touched) = self.catalog.borrow().with(&changes, Index(index), SOME_TIME);
+        self.catalog.send_replace(Arc::new(next));
+        self.waiters.wake(&touched);
+    }
+
+    /// Publishes a batch at the next index.
+    pub fn apply(&self, changes: impl IntoIterator<Item = RecordChange>) -> u64 {
+        let next = self.catalog.borrow().index().next();
+        self.apply_at(next.0, changes);
+        next.0
+    }
+}

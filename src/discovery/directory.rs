@@ -114,8 +114,9 @@ impl Directories {
             return self.touch(Touch::Everything).await;
         }
         let Some((_, laid)) = self.laid.get(&event.wd.get_watch_descriptor_id()) else { return };
-        let is_about_directory =
-            event.mask.intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED | EventMask::UNMOUNT);
+        let is_about_directory = event
+            .mask
+            .intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED | EventMask::UNMOUNT);
         let mut must_lay = is_about_directory;
         let mut concerned = Vec::new();
         for socket in &laid.sockets {
@@ -163,9 +164,10 @@ impl Directories {
             match watches.add(directory, interesting()) {
                 Ok(descriptor) => {
                     let id = descriptor.get_watch_descriptor_id();
-                    let (_, laid) = self.laid.entry(id).or_insert_with(|| {
-                        (descriptor, Laid { directory: directory.to_owned(), sockets: Vec::new() })
-                    });
+                    let (_, laid) = self
+                        .laid
+                        .entry(id)
+                        .or_insert_with(|| (descriptor, Laid { directory: directory.to_owned(), sockets: Vec::new() }));
                     laid.sockets.push(Arc::clone(socket));
                     return true;
                 }

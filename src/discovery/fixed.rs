@@ -77,7 +77,13 @@ mod tests {
 
     #[test]
     fn every_spelling_seen_in_the_field_means_the_same_socket() {
-        for address in ["unix:///csi/csi.sock", "unix://csi/csi.sock", "unix:/csi/csi.sock", "/csi/csi.sock", "UNIX:///csi/csi.sock"] {
+        for address in [
+            "unix:///csi/csi.sock",
+            "unix://csi/csi.sock",
+            "unix:/csi/csi.sock",
+            "/csi/csi.sock",
+            "UNIX:///csi/csi.sock",
+        ] {
             assert_eq!(parse(address), Ok(PathBuf::from("/csi/csi.sock")), "{address}");
         }
     }

@@ -158,6 +158,8 @@ struct Disk {
     is_full: AtomicBool,
     hangs: AtomicBool,
     writes: AtomicUsize,
+    /// Fails once, after so many steps; 0: never.
+    fails_after: AtomicUsize,
 }
 
 impl Disk {
@@ -169,11 +171,20 @@ impl Disk {
         self.hangs.store(hangs, Ordering::SeqCst);
     }
 
+    fn step(&self) -> io::Result<()> {
+        let count = |left: usize| left.checked_sub(1);
+        match self.fails_after.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
+            Ok(1) => Err(io::Error::other("a bad moment")),
+            _ => Ok(()),
+        }
+    }
+
     fn touch(&self) -> io::Result<()> {
         while self.hangs.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.writes.fetch_add(1, Ordering::SeqCst);
+        self.step()?;
         if self.is_full.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
@@ -193,6 +204,7 @@ impl StorageBackend for OnDisk {
         self.0.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
+        self.1.step()?;
         self.0.sync_data()
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -428,7 +440,7 @@ async fn a_file_with_a_flipped_byte_is_refused_as_it_is_or_was_not_hurt_by_it() 
     filled(place.path()).await;
     for source in [place.path().to_owned(), crashed(place.path()).keep()] {
         let whole = std::fs::read(file(&source)).expect("readable");
-        // Every place of the header, and a sample of the rest.
+        // A sample of the header, and of the rest.
         let mut refusals = 0;
         for at in (0..320).step_by(3).chain((320..whole.len()).step_by(211)) {
             let mut bytes = whole.clone();
@@ -563,6 +575,38 @@ async fn a_full_disk_loses_nothing_and_when_it_has_room_again_everything_is_writ
     assert_eq!(numbers(&copy.history(None, 9).await.expect("readable")), [5, 4, 3, 2, 1]);
     copy.close().await.expect("closed");
     store.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn wherever_in_a_commit_the_disk_fails_nothing_is_lost_and_nothing_is_told_twice() {
+    let mut failures = 0;
+    for step in 1.. {
+        let (place, disk) = (directory(), Arc::new(Disk::default()));
+        let (store, loaded) = open_on(place.path(), &disk);
+        let ebs = key("ebs", Role::Node, "host-aaaa");
+        let commit = |number: u64, phase| Commit {
+            index: Index(loaded.start.0 + number),
+            changes: vec![put(record(ebs.clone(), phase, "1"))],
+            dates: Vec::new(),
+            transitions: vec![transition(&ebs, number)],
+        };
+        store.commit(commit(1, Phase::Healthy)).await.expect("durable");
+        disk.fails_after.store(step, Ordering::SeqCst);
+        let result = store.commit(commit(2, Phase::Unhealthy)).await;
+        let is_beyond = disk.fails_after.swap(0, Ordering::SeqCst) > 0;
+        failures += usize::from(result.is_err());
+        let durability = store.durability();
+        until("durable", || (*durability.borrow() == Durability::Durable).then_some(())).await;
+        let (copy, kept) = open(crashed(place.path()).path());
+        assert_eq!(kept.records, [record(ebs.clone(), Phase::Unhealthy, "1")], "failed at step {step}");
+        assert_eq!(numbers(&copy.history(None, 9).await.expect("readable")), [2, 1], "failed at step {step}");
+        copy.close().await.expect("closed");
+        store.close().await.expect("closed");
+        if is_beyond {
+            break;
+        }
+    }
+    assert!(failures > 4, "only {failures} failed");
 }
 
 #[tokio::test]

@@ -180,9 +180,9 @@ mod tests {
         let shown = table(&[plugin("a"), plugin("a-longer-one")]);
         assert_eq!(
             shown,
-            "ID            Provider   Controllers Healthy/Expected  Nodes Healthy/Expected\n\
-             a             ebs [31m   1/1                           2/3\n\
-             a-longer-one  ebs [31m   1/1                           2/3"
+            "ID            Provider  Controllers Healthy/Expected  Nodes Healthy/Expected\n\
+             a             ebs [31m  1/1                           2/3\n\
+             a-longer-one  ebs [31m  1/1                           2/3"
         );
     }
 }

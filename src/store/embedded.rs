@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition,
-    TableError, WriteTransaction,
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table,
+    TableDefinition, TableError, WriteTransaction,
 };
 use rustix::fs::FlockOperation;
 
@@ -62,6 +62,8 @@ pub struct Embedded {
     wrap: Wrap,
     lock: Option<File>,
     open: Option<Opened>,
+    /// Whether the last batch failed: it may be there all the same, if only its last sync failed.
+    is_in_doubt: bool,
 }
 
 impl std::fmt::Debug for Embedded {
@@ -128,6 +130,7 @@ impl Embedded {
             wrap,
             lock: None,
             open: None,
+            is_in_doubt: false,
         }
     }
 
@@ -298,24 +301,23 @@ impl Embedded {
     fn write_transitions(&self, transaction: &WriteTransaction, batch: &Batch) -> Result<(), Cause> {
         let mut history = transaction.open_table(HISTORY)?;
         let mut rings = transaction.open_table(RINGS)?;
-        let mut next = history.last()?.map_or(0, |(number, _)| number.value().saturating_add(1));
-        for transition in &batch.transitions {
+        let first = history.last()?.map_or(0, |(number, _)| number.value().saturating_add(1));
+        let known = if self.is_in_doubt { already_there(&history, batch)? } else { 0 };
+        for (number, transition) in (first..).zip(batch.transitions.iter().skip(known)) {
             let key = record::instance_key(&transition.key);
             let mut ring: Vec<u8> = rings.get(key.as_str())?.map(|ring| ring.value().to_vec()).unwrap_or_default();
-            ring.extend(next.to_le_bytes());
+            ring.extend(number.to_le_bytes());
             let excess = (ring.len() / 8).saturating_sub(self.per_instance) * 8;
             for oldest in numbers(&ring[..excess]) {
                 history.remove(oldest)?;
             }
             rings.insert(key.as_str(), &ring[excess..])?;
-            history.insert(next, transition.to_stored().as_slice())?;
-            next += 1;
+            history.insert(number, transition.to_stored().as_slice())?;
         }
         while history.len()? > self.total {
-            let Some(key) = history.pop_first()?.map(|(_, oldest)| Transition::from_stored(oldest.value())) else {
-                break;
-            };
-            let key = record::instance_key(&key?.key);
+            let oldest = history.pop_first()?.map(|(_, value)| Transition::from_stored(value.value()));
+            let Some(oldest) = oldest.transpose()? else { break };
+            let key = record::instance_key(&oldest.key);
             // The oldest of all is the oldest of its instance.
             let rest: Option<Vec<u8>> = rings.get(key.as_str())?.map(|ring| ring.value()[8..].to_vec());
             match rest.as_deref() {
@@ -349,6 +351,13 @@ impl Embedded {
         }
         Ok(newest)
     }
+}
+
+/// How many of the batch's transitions are in history already. Records can be written twice, transitions not.
+fn already_there(history: &Table<'_, u64, &[u8]>, batch: &Batch) -> Result<usize, Cause> {
+    let Some((_, newest)) = history.last()? else { return Ok(0) };
+    let newest = Transition::from_stored(newest.value())?;
+    Ok(batch.transitions.iter().rposition(|transition| *transition == newest).map_or(0, |position| position + 1))
 }
 
 fn numbers(ring: &[u8]) -> impl Iterator<Item = u64> + '_ {
@@ -395,12 +404,13 @@ impl Engine for Embedded {
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let Some(opened) = &self.open else { return Err(StoreError::Closed) };
-        self.write(&opened.database, batch).map_err(|err| {
+        let result = self.write(&opened.database, batch).map_err(|err| self.write_error(err));
+        self.is_in_doubt = result.is_err();
+        if result.is_err() {
             // After an I/O error redb refuses everything until the file is opened anew.
-            let err = self.write_error(err);
             self.open = None;
-            err
-        })
+        }
+        result
     }
 
     fn history(&mut self, plugin: Option<&PluginId>, limit: usize) -> Result<Vec<Transition>, StoreError> {

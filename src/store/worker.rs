@@ -115,6 +115,15 @@ impl Shared {
 
     fn tell(&self, durability: Durability) {
         self.durability.send_if_modified(|now| {
+            match (&*now, &durability) {
+                (Durability::NotDurable(_), Durability::Durable) => {
+                    tracing::info!("the state file is written again, and everything published is on disk");
+                }
+                (Durability::Durable, Durability::NotDurable(reason)) => {
+                    tracing::warn!(error = %reason, "what is published is not on disk; it is kept and written when that is possible");
+                }
+                _ => {}
+            }
             let is_news = *now != durability;
             *now = durability;
             is_news
@@ -238,12 +247,15 @@ impl Worker {
             self.engine.ready().and_then(|()| if batch.is_empty() { Ok(()) } else { self.engine.apply(&batch) });
         match result {
             Ok(()) => {
-                let was_failing = self.shared.state().failure.take().is_some();
                 self.retry_at = None;
                 self.last_error = None;
-                self.shared.tell(self.engine.durability());
-                if was_failing {
-                    tracing::info!("the state file can be written again, and everything published is on disk");
+                let owes = {
+                    let mut state = self.shared.state();
+                    // Changes that came meanwhile were answered "not durable", and are not.
+                    state.failure.take().is_some() && !state.pending.is_empty()
+                };
+                if !owes {
+                    self.shared.tell(self.engine.durability());
                 }
                 for answer in waiting {
                     let _ = answer.send(Ok(()));
@@ -266,9 +278,6 @@ impl Worker {
         drop(state);
         let now = Instant::now();
         self.retry_at = Some(if is_first { now } else { now + self.shared.settings.retry });
-        if is_first {
-            tracing::warn!(error = %reason, "what is published is not on disk; it is kept and written when that is possible");
-        }
         self.shared.tell(Durability::NotDurable(Arc::clone(&reason)));
         for answer in waiting {
             let _ = answer.send(Err(Arc::clone(&reason)));

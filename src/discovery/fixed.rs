@@ -49,7 +49,7 @@ pub fn parse(address: &str) -> Result<PathBuf, BadAddress> {
         _ => address,
     };
     let path = match rest.strip_prefix("//") {
-        Some(path) if path.is_empty() => return Err(BadAddress::Empty),
+        Some("") => return Err(BadAddress::Empty),
         Some(path) if path.starts_with('.') => return Err(BadAddress::Relative),
         Some(path) => format!("/{}", path.trim_start_matches('/')),
         None => rest.to_owned(),

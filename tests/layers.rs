@@ -38,8 +38,8 @@ const TABLE: &[Row] = &[
         ],
         "handles only: a handler never calls a driver or the store",
     ),
-    ("cli", &[], "flags and help; what they mean is `config`'s"),
-    ("config", &["cli"], "checked values; a module takes its own small settings, not this"),
+    ("cli", &["config"], "arguments and help, from the table of settings"),
+    ("config", &[], "checked values; a module takes its own small settings, not this"),
     (
         "app",
         &[

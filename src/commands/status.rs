@@ -130,7 +130,7 @@ async fn ask<T: serde::de::DeserializeOwned>(address: &str, path: &str) -> Resul
 }
 
 /// Runs the command.
-pub(super) async fn run(config: &Status) -> Outcome {
+pub async fn run(config: &Status) -> Outcome {
     let shown = match &config.plugin {
         None => all(&config.address).await.map(|table| {
             say(&table);

@@ -1,4 +1,4 @@
-//! The client side, and what `main` runs.
+//! The client side, and how any command ends.
 
 pub mod http;
 pub mod probe;
@@ -6,11 +6,7 @@ pub mod status;
 
 use std::io::Write;
 
-use crate::app::{Gateway, Plan};
-use crate::config::load::Variables;
-use crate::config::{Logging, Serve};
-use crate::shutdown;
-use crate::telemetry::{self, Chain};
+use crate::telemetry::Chain;
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,37 +34,13 @@ pub fn say(text: &str) {
 }
 
 /// Prints a complaint to standard error.
-pub(crate) fn complain(text: &str) {
+pub fn complain(text: &str) {
     // Nobody left to tell if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Starts logging as configured.
-pub(crate) fn log(logging: &Logging) {
-    telemetry::start(logging.verbosity, logging.is_json);
-}
-
-/// Runs the service until a signal ends it.
-pub async fn serve(config: &Serve, variable: Variables<'_>) -> Outcome {
-    log(&config.logging);
-    let stop = match shutdown::on_signal() {
-        Ok(stop) => stop,
-        Err(error) => return Outcome::failed(&error),
-    };
-    let gateway = match Gateway::build(Plan::serve(config, variable)).await {
-        Ok(gateway) => gateway,
-        Err(error) => return Outcome::failed(&error),
-    };
-    for address in gateway.addresses() {
-        say(&format!("listening on {}", url(address)));
-    }
-    match gateway.run(stop).await {
-        Ok(()) => Outcome::Done,
-        Err(error) => Outcome::failed(&error),
-    }
-}
-
 /// An address as `curl` takes it.
-pub(crate) fn url(address: &str) -> String {
+#[must_use]
+pub fn url(address: &str) -> String {
     if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}") }
 }

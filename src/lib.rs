@@ -11,14 +11,23 @@
 //! - `registry`: what differs from what was known; the one writer of the catalog; its readers.
 //! - `store`: records, transitions and the index on disk.
 //! - `api`: HTTP, from handles only.
-//! - `config`, `cli`, `app`: from arguments to running parts, and in order back again.
+//! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `host`, `shutdown` and `telemetry`
+//!   serve them.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
 pub mod api;
+pub mod app;
+pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod csi;
 pub mod demo;
 pub mod discovery;
 pub mod domain;
+pub mod fingerprint;
+pub mod host;
 pub mod registry;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod transport;

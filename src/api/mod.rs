@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
-use crate::registry::reader::Reader;
 use crate::registry::sockets::Sockets;
+use crate::registry::{self, reader::Reader};
 use bodies::Bodies;
 use error::{ApiError, text_response};
 use meta::Meta;
@@ -52,6 +52,16 @@ pub trait History: Send + Sync + 'static {
         plugin: Option<PluginId>,
         limit: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<Transition>, BoxError>> + Send + '_>>;
+}
+
+impl History for registry::history::History {
+    fn history(
+        &self,
+        plugin: Option<PluginId>,
+        limit: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Transition>, BoxError>> + Send + '_>> {
+        Box::pin(async move { self.newest(plugin, limit).await.map_err(Into::into) })
+    }
 }
 
 /// In which shape a plugin is read.

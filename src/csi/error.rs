@@ -157,6 +157,12 @@ impl CallError {
         }
     }
 
+    /// A whole look at a socket that came to no end within its limit.
+    #[must_use]
+    pub fn poll_timed_out(socket: &Path, limit: Duration) -> Self {
+        Self { rpc: None, socket: socket.into(), cause: Cause::Deadline(limit) }
+    }
+
     /// The error as Go prints it, which is what Nomad publishes. Raw: as long, and as odd, as what the peer sent.
     #[must_use]
     pub fn go_text(&self) -> String {
@@ -238,7 +244,9 @@ impl CallError {
                 format!("`{socket}` accepted the connection and said nothing: the driver hangs or is stopped")
             }
             ConnectFailure::Closed => {
-                format!("`{socket}` accepted the connection and closed it at once: the driver is starting or broken")
+                format!(
+                    "`{socket}` accepted the connection and closed it at once: the driver is starting, stopping or broken"
+                )
             }
             ConnectFailure::NotHttp2 => {
                 format!("what answers at `{socket}` does not speak plain HTTP/2: it expects TLS, or is no driver")
@@ -273,5 +281,44 @@ fn go_errno(error: &io::Error) -> String {
             let text = error.to_string();
             text.split(" (os error ").next().unwrap_or(&text).to_lowercase()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialled(errno: Errno) -> CallError {
+        let socket: Arc<Path> = Path::new("/dev/null/csi.sock").into();
+        let error = ConnectError::from_io(&socket, errno.into());
+        CallError::new(None, socket, Cause::Connect(error))
+    }
+
+    /// Denial and a full queue need another user and luck with real sockets.
+    #[test]
+    fn what_the_system_says_becomes_gos_words() {
+        for (errno, failure, words) in [
+            (Errno::NOENT, ConnectFailure::Missing, "no such file or directory"),
+            (Errno::NOTDIR, ConnectFailure::Missing, "not a directory"),
+            (Errno::CONNREFUSED, ConnectFailure::Refused, "connection refused"),
+            (Errno::ACCESS, ConnectFailure::Denied, "permission denied"),
+            (Errno::PERM, ConnectFailure::Denied, "operation not permitted"),
+            (Errno::PROTOTYPE, ConnectFailure::WrongType, "protocol wrong type for socket"),
+            (Errno::LOOP, ConnectFailure::Loop, "too many levels of symbolic links"),
+            (Errno::MFILE, ConnectFailure::Other, "too many open files"),
+        ] {
+            let error = dialled(errno);
+            assert_eq!(error.connect_failure(), Some(failure));
+            assert_eq!(
+                error.go_text(),
+                format!(
+                    "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: \
+                     dial unix /dev/null/csi.sock: connect: {words}\""
+                ),
+            );
+            assert!(error.is_transport() && !error.is_timeout());
+        }
+        assert!(dialled(Errno::ACCESS).for_people().contains("search permission"));
+        assert!(dialled(Errno::AGAIN).is_timeout());
     }
 }

@@ -4,8 +4,10 @@
 //! where a driver should be. Nothing here touches storage.
 
 pub mod driver;
+pub mod fleet;
 pub mod odd;
 pub mod reply;
+pub mod show;
 
 pub use driver::{FakeDriver, ServedDriver, Unfinished, run_alone};
 pub use odd::OddSocket;

@@ -8,6 +8,7 @@ pub mod capability;
 pub mod catalog;
 pub mod code;
 pub mod durability;
+pub mod duration;
 pub mod fingerprint;
 pub mod history;
 pub mod id;

@@ -6,22 +6,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::observe::Answers;
-use crate::csi::client::{NodeInfo, PluginInfo, Readiness};
-use crate::csi::error::CallError;
+use crate::csi::{CallError, NodeInfo, PluginInfo, Readiness};
 use crate::domain::capability::{ControllerCapability, NodeCapability, PluginService, VolumeExpansion};
 use crate::domain::fingerprint::{Fingerprint, NodeFacts, Product};
-use crate::domain::id::{PluginId, Role};
+use crate::domain::id::{PLUGIN_ID_LIMIT, PluginId, Role};
 use crate::domain::record::Phase;
 use crate::domain::socket::{RoleChoice, WantedSocket};
+use crate::domain::text::bounded;
 use crate::registry::reporter::Health;
 
 /// What is kept of a socket from one pass to the next.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The name under which the driver answered last.
-    pub provider: Option<Box<str>>,
+    pub provider: Option<String>,
     /// The version it had.
-    pub version: Option<Box<str>>,
+    pub version: Option<String>,
     /// The plugin it counts as.
     pub plugin: Option<PluginId>,
     /// Roles it was seen in, or is declared to have.
@@ -56,7 +56,7 @@ pub(super) struct Assessment {
 
 impl Assessment {
     /// Whether every instance answered as it should, and there is one.
-    pub fn is_well(&self) -> bool {
+    pub(super) fn is_well(&self) -> bool {
         !self.verdicts.is_empty() && self.verdicts.iter().all(|verdict| matches!(verdict.health, Health::Healthy))
     }
 }
@@ -73,7 +73,12 @@ fn phase_of(error: &CallError) -> Phase {
 
 /// A failure as the health of an instance.
 pub(super) fn failed(error: &CallError) -> Health {
-    Health::Failed { phase: phase_of(error), error: error.go_text(), code: Some(error.code()), text: error.for_people() }
+    Health::Failed {
+        phase: phase_of(error),
+        error: error.go_text(),
+        code: Some(error.code()),
+        text: error.for_people(),
+    }
 }
 
 /// The same failure for every instance that is known, or declared.
@@ -129,19 +134,15 @@ pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers)
     let (Some(identity), Some(plugin)) = (identity, known.plugin.clone()) else {
         return Assessment { reason: "nothing was asked".to_owned(), ..Assessment::default() };
     };
-    if let Some(Changed::SameId(error)) = &changed {
-        let health = || Health::Verbatim { phase: Phase::Unhealthy, description: error.clone() };
-        let verdicts = known
-            .roles
-            .iter()
-            .map(|role| Verdict { plugin: plugin.clone(), role: *role, health: health(), fingerprint: None })
-            .collect();
-        return Assessment { verdicts, reason: error.clone(), ..Assessment::default() };
-    }
-
     let mut assessment = Assessment { phase: Phase::Unhealthy, ..Assessment::default() };
-    if let Some(Changed::OtherId(verdicts)) = changed {
+    if let Some(verdicts) = changed {
+        let is_same_plugin = verdicts.iter().any(|verdict| verdict.plugin == plugin);
         assessment.verdicts = verdicts;
+        if is_same_plugin {
+            // The id is an operator's and stays; that it is still the right one, the next pass confirms.
+            assessment.reason = format!("the driver now calls itself {:?}", identity.name);
+            return assessment;
+        }
     }
     let mut warnings = identity_warnings(&identity);
     let mut failures = Failures::default();
@@ -290,44 +291,35 @@ impl Failures {
     }
 }
 
-/// What became of instances whose driver now calls itself something else (case 51).
-enum Changed {
-    /// The plugin id is the operator's and stays: unhealthy until the next pass confirms the new name.
-    SameId(String),
-    /// The id followed the name: the old instances are somebody else's now.
-    OtherId(Vec<Verdict>),
-}
-
-/// Takes note of who answers. `Err`: it cannot be named.
-fn recognise(wanted: &WantedSocket, known: &mut Known, identity: &PluginInfo) -> Result<Option<Changed>, String> {
+/// Takes note of who answers. `Ok(Some)`: it is somebody else than before, and this is what that makes of the
+/// instances known so far (case 51). `Err`: it cannot be named.
+fn recognise(wanted: &WantedSocket, known: &mut Known, identity: &PluginInfo) -> Result<Option<Vec<Verdict>>, String> {
     let plugin = match &wanted.plugin {
         Some(configured) => configured.clone(),
         None => PluginId::parse(&identity.name).map_err(|error| {
-            let name = crate::domain::text::bounded(&identity.name, 128);
-            format!("the driver calls itself {name:?}, which cannot be a plugin id: it {error}; give one with --plugin-id")
+            let name = bounded(&identity.name, PLUGIN_ID_LIMIT);
+            format!(
+                "the driver calls itself {name:?}, which cannot be a plugin id: it {error}; give one with --plugin-id"
+            )
         })?,
     };
     let before = known.provider.replace(identity.name.clone());
     known.version = Some(identity.vendor_version.clone());
     let previous_plugin = known.plugin.replace(plugin.clone());
-    let Some(before) = before.filter(|before| *before != identity.name) else { return Ok(None) };
-    let description = format!("plugin identity changed: expected {before:?}, got {:?}", identity.name);
+    let (Some(before), Some(previous_plugin)) = (before.filter(|before| *before != identity.name), previous_plugin)
+    else {
+        return Ok(None);
+    };
     known.node_info = None;
-    if previous_plugin.as_ref() == Some(&plugin) {
-        return Ok(Some(Changed::SameId(description)));
-    }
-    let roles = std::mem::take(&mut known.roles);
-    let verdicts = previous_plugin
-        .into_iter()
-        .flat_map(|plugin| roles.iter().map(move |role| (plugin.clone(), *role)))
-        .map(|(plugin, role)| Verdict {
-            plugin,
-            role,
-            health: Health::Verbatim { phase: Phase::Unhealthy, description: description.clone() },
-            fingerprint: None,
-        })
-        .collect();
-    Ok(Some(Changed::OtherId(verdicts)))
+    // Under another id, what the old driver did says nothing about the new one.
+    let roles = if previous_plugin == plugin { known.roles.clone() } else { std::mem::take(&mut known.roles) };
+    let verdict = |role| Verdict {
+        plugin: previous_plugin.clone(),
+        role,
+        health: Health::IdentityChanged { expected: before.clone(), found: identity.name.clone() },
+        fingerprint: None,
+    };
+    Ok(Some(roles.into_iter().map(verdict).collect()))
 }
 
 /// Where the identity strays from the specification (`fingerprinting.md` 1.2).

@@ -1,17 +1,17 @@
 //! When to look at a socket, and what a look means.
 //!
-//! [`observe`] asks a driver everything once; [`assess`] turns the answers, whatever they are, into what its instances
-//! are; [`watch`] is the task of one socket, which decides when to look again; [`supervisor`] keeps one such task for
+//! `observe` asks a driver everything once; `assess` turns the answers, whatever they are, into what its instances
+//! are; `watch` is the task of one socket, which decides when to look again; [`supervisor`] keeps one such task for
 //! each socket that should be watched. Trouble of a driver is data here, never an error.
 
-pub mod assess;
-pub mod observe;
+mod assess;
+mod observe;
 pub mod supervisor;
-pub mod watch;
+mod watch;
 
 use std::time::Duration;
 
-use crate::csi::client::Limits;
+use crate::csi::Limits;
 
 /// When to look, and how long to wait for answers.
 #[derive(Debug, Clone)]

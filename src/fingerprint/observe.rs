@@ -3,11 +3,8 @@
 //! Probe comes first once the identity is known, so that a hang shows at the cheapest call (rules G1, G4). A pass stops
 //! where going on could tell nothing more; it judges nothing.
 
-use crate::csi::client::{Driver, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
-use crate::csi::error::CallError;
-use crate::domain::capability::{
-    CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService,
-};
+use crate::csi::{CallError, Driver, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
+use crate::domain::capability::{CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService};
 use crate::domain::id::Role;
 use crate::domain::socket::RoleChoice;
 
@@ -20,7 +17,7 @@ pub(super) struct Questions {
     /// Whose calls are made.
     pub role: RoleChoice,
     /// Name and version under which the driver answered last, if it ever did.
-    pub known: Option<(Box<str>, Box<str>)>,
+    pub known: Option<(String, String)>,
     /// Whether `NodeGetInfo` is due, name and version being the same.
     pub wants_node_info: bool,
 }
@@ -38,23 +35,18 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// The first failure in the order of asking that says the connection itself broke.
-    pub fn broken(&self) -> Option<&CallError> {
-        fn failure<T>(asked: &Asked<T>) -> Option<&CallError> {
-            asked.as_ref()?.as_ref().err()
+    /// Whether a call found the connection broken: worth asking once more on a new one.
+    pub(super) fn is_broken(&self) -> bool {
+        fn broken<T>(asked: &Asked<T>) -> bool {
+            matches!(asked, Some(Err(error)) if error.is_transport())
         }
-        [
-            failure(&self.identity),
-            failure(&self.readiness),
-            failure(&self.capabilities),
-            failure(&self.controller),
-            failure(&self.node),
-            failure(&self.node_info),
-            failure(&self.group),
-        ]
-        .into_iter()
-        .flatten()
-        .find(|error| error.is_transport())
+        broken(&self.identity)
+            || broken(&self.readiness)
+            || broken(&self.capabilities)
+            || broken(&self.controller)
+            || broken(&self.node)
+            || broken(&self.node_info)
+            || broken(&self.group)
     }
 }
 

@@ -15,7 +15,6 @@ use super::watch::{Places, Shared, Watch};
 use crate::domain::id::HostId;
 use crate::domain::record::{Phase, Record};
 use crate::domain::socket::{Touch, WantedSocket};
-use crate::registry::publisher::Scan;
 use crate::registry::reader::Reader;
 use crate::registry::reporter::{Health, Observed, Report};
 use crate::registry::sockets::Sockets;
@@ -41,8 +40,6 @@ pub struct Sinks {
     pub sockets: Sockets,
     /// What is stored, to know what a silent socket used to be.
     pub reader: Reader,
-    /// Told when every socket had its first look.
-    pub scan: Scan,
 }
 
 struct Running {
@@ -56,7 +53,7 @@ pub struct Supervisor {
     shared: Shared,
     sources: Sources,
     reader: Reader,
-    scan: Option<Scan>,
+    is_scanned: bool,
     verdicts: mpsc::UnboundedReceiver<Arc<Path>>,
     running: BTreeMap<WantedSocket, Running>,
     unseen: BTreeSet<Arc<Path>>,
@@ -78,7 +75,7 @@ impl Supervisor {
             },
             sources,
             reader: sinks.reader,
-            scan: Some(sinks.scan),
+            is_scanned: false,
             verdicts,
             running: BTreeMap::new(),
             unseen: BTreeSet::new(),
@@ -102,7 +99,7 @@ impl Supervisor {
                     self.unseen.remove(&path);
                     self.complete_scan(false).await;
                 }
-                () = &mut deadline, if self.scan.is_some() => self.complete_scan(true).await,
+                () = &mut deadline, if !self.is_scanned => self.complete_scan(true).await,
             }
         }
         let running: Vec<WantedSocket> = self.running.keys().cloned().collect();
@@ -113,7 +110,8 @@ impl Supervisor {
 
     async fn reconcile(&mut self) {
         let wanted = Arc::clone(&self.sources.wanted.borrow_and_update());
-        let excess: Vec<WantedSocket> = self.running.keys().filter(|socket| !wanted.contains(*socket)).cloned().collect();
+        let excess: Vec<WantedSocket> =
+            self.running.keys().filter(|socket| !wanted.contains(*socket)).cloned().collect();
         for socket in &excess {
             self.ensure_no(socket).await;
         }
@@ -135,7 +133,7 @@ impl Supervisor {
             .filter(|record| record.key.host == self.shared.host && *record.socket == *path)
             .cloned()
             .collect();
-        if self.scan.is_some() {
+        if !self.is_scanned {
             self.unseen.insert(Arc::clone(&socket.path));
         }
         let touched = Arc::new(Notify::new());
@@ -174,9 +172,11 @@ impl Supervisor {
             } else {
                 Report::Seen(Box::new(Observed {
                     key: record.key.clone(),
-                    health: Health::Verbatim {
+                    health: Health::Failed {
                         phase: Phase::Gone,
-                        description: "no source of sockets names it any more".to_owned(),
+                        error: "no source of sockets names it any more".to_owned(),
+                        code: None,
+                        text: "its socket is not among those that were found".to_owned(),
                     },
                     fingerprint: None,
                     owner: record.owner.clone(),
@@ -198,17 +198,16 @@ impl Supervisor {
     }
 
     async fn complete_scan(&mut self, is_overdue: bool) {
-        if !self.unseen.is_empty() && !is_overdue {
+        if self.is_scanned || (!self.unseen.is_empty() && !is_overdue) {
             return;
         }
-        if let Some(scan) = self.scan.take() {
-            if is_overdue {
-                warn!(sockets = self.unseen.len(), "the first scan took too long; what is missing stays `new`");
-            }
-            self.unseen.clear();
-            // Behind every report of the scan in the queue, so nobody sees "complete" before what it found.
-            scan.complete(&self.shared.reports).await;
+        if is_overdue {
+            warn!(sockets = self.unseen.len(), "the first scan took too long; what is missing stays `new`");
         }
+        self.is_scanned = true;
+        self.unseen.clear();
+        // The registry has gone only when everything stops.
+        let _ = self.shared.reports.send(Report::Scanned).await;
     }
 }
 

@@ -15,10 +15,9 @@ use tracing::{debug, info, warn};
 use super::Settings;
 use super::assess::{Assessment, Known, assess, unreachable};
 use super::observe::{Answers, Questions, observe};
-use crate::csi::client::{Driver, NodeInfo};
-use crate::csi::error::CallError;
+use crate::csi::{CallError, Driver, NodeInfo};
 use crate::domain::fingerprint::NodeFacts;
-use crate::domain::id::{HostId, InstanceKey, Role};
+use crate::domain::id::{HostId, InstanceKey};
 use crate::domain::record::{Phase, Record};
 use crate::domain::socket::{FileIdentity, SocketStatus, WantedSocket};
 use crate::domain::time::Timestamp;
@@ -30,6 +29,8 @@ const EAGER_DELAYS: [Duration; 4] =
     [Duration::from_millis(10), Duration::from_millis(20), Duration::from_millis(40), Duration::from_millis(50)];
 /// For how long.
 const EAGER_FOR: Duration = Duration::from_secs(5);
+/// How long a dying process may still take connections.
+const LAST_GASP: Duration = Duration::from_millis(10);
 /// Looks after a failed one (rule G3), the last one repeated; never above the interval.
 const BACK_OFF: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20), Duration::from_secs(30)];
@@ -186,7 +187,7 @@ impl Watch {
     async fn confirm_death(&mut self) {
         self.driver = None;
         let file = identify(&self.wanted.path).await;
-        match Driver::connect(&self.wanted.path, self.shared.settings.limits).await {
+        match self.dial().await {
             Ok(driver) => {
                 self.driver = Some(driver);
                 // A server that hangs up again and again does not get more than one look a second; one that was
@@ -203,6 +204,19 @@ impl Watch {
                 self.failures += 1;
                 self.report(assessment, None).await;
             }
+        }
+    }
+
+    /// Connects. A process that dies still takes connections for a moment, which then end before a word is said, so a
+    /// connection that closes at once is tried a second time.
+    async fn dial(&self) -> Result<Driver, CallError> {
+        let limits = self.shared.settings.limits;
+        match Driver::connect(&self.wanted.path, limits).await {
+            Err(error) if error.is_transport() && !error.is_missing() && !error.is_refused() => {
+                tokio::time::sleep(LAST_GASP).await;
+                Driver::connect(&self.wanted.path, limits).await
+            }
+            dialled => dialled,
         }
     }
 
@@ -258,53 +272,36 @@ impl Watch {
     /// Asks on the connection there is, else on a new one; once more on a new one if the connection broke meanwhile
     /// and no answer came from the driver (`fingerprinting.md` 1.6, Unavailable).
     async fn ask(&mut self) -> Result<Answers, CallError> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match self.ask_once().await {
-                Ok(answers) => match answers.broken() {
-                    Some(_) if attempts < 2 => self.driver = None,
-                    Some(error) => {
-                        let error = error.clone();
-                        self.driver = None;
-                        return Err(error);
-                    }
-                    None => return Ok(answers),
-                },
-                Err(error) => {
-                    self.driver = None;
-                    // A missing or dead socket is what it is; one that hung up may have had its reasons.
-                    if attempts >= 2 || !error.is_closed() {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn ask_once(&mut self) -> Result<Answers, CallError> {
-        let settings = &self.shared.settings;
         let driver = match self.driver.take().filter(|driver| !driver.has_ended()) {
             Some(driver) => driver,
-            None => Driver::connect(&self.wanted.path, settings.limits).await?,
+            None => self.dial().await?,
         };
+        let answers = self.question(&driver).await;
+        if !answers.is_broken() {
+            self.driver = Some(driver);
+            return Ok(answers);
+        }
+        let driver = Driver::connect(&self.wanted.path, self.shared.settings.limits).await?;
+        let answers = self.question(&driver).await;
+        self.driver = Some(driver).filter(|_| !answers.is_broken());
+        Ok(answers)
+    }
+
+    async fn question(&mut self, driver: &Driver) -> Answers {
         let process = Process { file: self.file, pid: driver.peer().pid };
         self.status.pid = process.pid;
-        let is_due = self.known.node_info.is_none()
-            || self
-                .node_info_asked
-                .is_none_or(|(at, of)| of != process || at.elapsed() >= settings.node_info_age);
+        let age = self.shared.settings.node_info_age;
+        let is_asked = self.node_info_asked.is_some_and(|(at, of)| of == process && at.elapsed() < age);
         let questions = Questions {
             role: self.wanted.role,
             known: self.known.provider.clone().zip(self.known.version.clone()),
-            wants_node_info: is_due,
+            wants_node_info: self.known.node_info.is_none() || !is_asked,
         };
-        let answers = observe(&driver, &questions).await;
+        let answers = observe(driver, &questions).await;
         if answers.node_info.is_some() {
             self.node_info_asked = Some((Instant::now(), process));
         }
-        self.driver = Some(driver);
-        Ok(answers)
+        answers
     }
 
     /// Passes on what was seen. `took` is absent where only a dial was made.
@@ -327,7 +324,7 @@ impl Watch {
         self.status.phase = phase;
         self.status.device = self.file.map(|file| file.device);
         self.status.inode = self.file.map(|file| file.inode);
-        self.status.provider = self.known.provider.clone();
+        self.status.provider = self.known.provider.as_deref().map(Into::into);
         self.status.plugin = self.known.plugin.clone().or_else(|| self.wanted.plugin.clone());
         self.status.roles = self.known.roles.iter().copied().collect();
         self.status.is_ignored = assessment.is_ignored;
@@ -361,7 +358,8 @@ fn phase_of(assessment: &Assessment) -> Phase {
     let phases = assessment.verdicts.iter().map(|verdict| match &verdict.health {
         Health::Healthy => Phase::Healthy,
         Health::Starting => Phase::Starting,
-        Health::Failed { phase, .. } | Health::Verbatim { phase, .. } => *phase,
+        Health::Failed { phase, .. } => *phase,
+        Health::IdentityChanged { .. } => Phase::Unhealthy,
     });
     phases.max().unwrap_or(assessment.phase)
 }

@@ -36,21 +36,6 @@ pub struct Handles {
     pub history: History,
     /// Where reports go. The publisher ends when all senders are gone.
     pub reports: mpsc::Sender<Report>,
-    /// Where the end of the first scan is said.
-    pub scan: Scan,
-}
-
-/// Says that the first scan is complete: every source was listed and every socket has a verdict. It is said once.
-#[derive(Debug)]
-pub struct Scan(());
-
-impl Scan {
-    /// From now on answers are this run's. Goes behind every report that was sent before, so nobody sees a complete scan
-    /// without what it found.
-    pub async fn complete(self, reports: &mpsc::Sender<Report>) {
-        // Without a publisher everything stops, and nobody asks.
-        let _ = reports.send(Report::Scanned).await;
-    }
 }
 
 /// The only writer of the catalog.
@@ -162,7 +147,6 @@ impl Publisher {
             reader: Reader::new(catalog.subscribe(), standing.subscribe(), Arc::clone(&waiters)),
             history: History::new(store.clone()),
             reports: sender,
-            scan: Scan(()),
         };
         let publisher =
             Self { catalog, standing, waiters, store, durability, reports, late: None, clock: Timestamp::now };
@@ -190,7 +174,7 @@ impl Publisher {
                     if taken == 0 {
                         break;
                     }
-                    self.take(batch.drain(..)).await;
+                    self.publish(batch.drain(..)).await;
                 }
                 () = answered(&mut self.late) => {
                     self.late = None;
@@ -206,40 +190,46 @@ impl Publisher {
         }
         self.reports.close();
         while self.reports.recv_many(&mut batch, QUEUE).await > 0 {
-            self.take(batch.drain(..)).await;
+            self.publish(batch.drain(..)).await;
         }
         self.store.close().await
     }
 
-    async fn take(&mut self, reports: impl Iterator<Item = Report>) {
+    async fn publish(&mut self, reports: impl Iterator<Item = Report>) {
         let now = (self.clock)();
         let current = Arc::clone(&self.catalog.borrow());
         let mut stage = Stage::default();
         for report in reports {
             stage.take(&current, report, now);
         }
-        let is_scanned = stage.is_scanned;
-        self.publish(&current, stage, now).await;
-        if is_scanned {
+        let changes = stage.changes();
+        let index = current.index().next();
+        let (next, touched) = current.with(&changes, index, now);
+        if !touched.is_empty() {
+            self.step(index, changes, stage.transitions, next, &touched).await;
+        }
+        if stage.is_scanned {
+            // After what the scan found is visible: nobody sees "scanned" and misses some of it.
             self.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
         }
     }
 
-    async fn publish(&mut self, current: &Catalog, mut stage: Stage, now: Timestamp) {
-        let changes = stage.changes();
-        let index = current.index().next();
-        let (next, touched) = current.with(&changes, index, now);
-        if touched.is_empty() {
-            return;
-        }
+    async fn step(
+        &mut self,
+        index: Index,
+        changes: Vec<RecordChange>,
+        mut transitions: Vec<Transition>,
+        next: Catalog,
+        touched: &[Touched],
+    ) {
         let dates = touched.iter().filter(|touch| touch.is_shown_by_nomad);
         let dates = dates.map(|touch| (touch.plugin.clone(), touch.dates)).collect();
-        for transition in &mut stage.transitions {
+        for transition in &mut transitions {
             transition.index = index;
         }
-        let committing = self.store.commit(Commit { index, changes, dates, transitions: stage.transitions });
+        let committing = self.store.commit(Commit { index, changes, dates, transitions });
         self.await_disk(committing).await;
-        self.show(next, &touched);
+        self.show(next, touched);
     }
 
     async fn await_disk(&mut self, mut committing: Committing) {

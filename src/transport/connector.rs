@@ -91,7 +91,7 @@ impl ConnectError {
         Self { socket: socket.to_owned(), failure, source: None }
     }
 
-    fn from_io(socket: &Path, source: io::Error) -> Self {
+    pub(crate) fn from_io(socket: &Path, source: io::Error) -> Self {
         let failure = match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT | Errno::NOTDIR) => ConnectFailure::Missing,
             // A regular file answers like a socket without a listener.
@@ -178,7 +178,8 @@ impl Link {
 
     /// Returns once the connection is over; at once if it already is.
     pub async fn ended(&self) {
-        // An error means that the stream is gone altogether, which is an end too.
+        // hyper drops the stream, and the sender with it, without reading its end after the peer said goodbye (GOAWAY)
+        // or broke the protocol: an error here is an end too.
         let _ = self.state.clone().wait_for(|state| state.is_over()).await;
     }
 }
@@ -376,13 +377,6 @@ impl Watched {
             *state = State::Over(opening);
             news
         });
-    }
-}
-
-impl Drop for Watched {
-    /// hyper drops the stream without reading its end after the peer said goodbye (GOAWAY) or broke the protocol.
-    fn drop(&mut self) {
-        self.over();
     }
 }
 

@@ -49,7 +49,7 @@ impl<'a> From<&'a Plugin> for ListStub<'a> {
 }
 
 /// The read body as a client takes it in; keys that are missing or unknown do no harm. The server writes the same keys
-/// with [`read_body`], from fragments.
+/// with `read_body`, from fragments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[expect(missing_docs, reason = "Nomad's keys, described in nomad-http.md section 13")]

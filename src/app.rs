@@ -1,0 +1,269 @@
+//! The composition root: builds all parts, starts them, stops them in order.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::server::{BindError, Listener};
+use crate::api::{self, ReadShape};
+use crate::config::Serve;
+use crate::config::load::Variables;
+use crate::csi::Limits;
+use crate::discovery::directory::Directories;
+use crate::discovery::fixed;
+use crate::domain::id::HostId;
+use crate::domain::socket::WantedSocket;
+use crate::fingerprint;
+use crate::fingerprint::supervisor::{Sinks, Sources, Supervisor};
+use crate::host;
+use crate::registry::history::History;
+use crate::registry::publisher::Publisher;
+use crate::registry::reader::Reader;
+use crate::registry::reporter::Report;
+use crate::registry::sockets::Sockets;
+use crate::store::{self, Store, StoreError};
+use crate::telemetry::Chain;
+
+/// Why the gateway cannot start, or did not end well.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// No address to serve on.
+    #[error("cannot serve")]
+    Bind(#[from] BindError),
+    /// No place to keep state.
+    #[error("cannot keep state")]
+    Store(#[from] StoreError),
+    /// A part of the gateway ended before it was told to.
+    #[error("a part of the gateway failed")]
+    Part(#[source] tokio::task::JoinError),
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keep {
+    /// In memory.
+    Memory,
+    /// In this directory, or not at all.
+    In(PathBuf),
+    /// In the first of these that can be written, else in memory.
+    FirstOf(Vec<PathBuf>),
+}
+
+/// What a gateway is built from.
+#[derive(Debug)]
+pub struct Plan {
+    /// This host.
+    pub host: HostId,
+    /// Where state is kept.
+    pub keep: Keep,
+    /// Transitions kept of each instance.
+    pub history: usize,
+    /// Sockets to watch; `None`: records come from elsewhere, through [`Gateway::feed`].
+    pub sockets: Option<BTreeSet<WantedSocket>>,
+    /// When to look at them.
+    pub fingerprint: fingerprint::Settings,
+    /// Where to serve.
+    pub endpoints: Vec<String>,
+    /// What the API is told.
+    pub api: api::Settings,
+}
+
+impl Plan {
+    /// The plan of `serve`.
+    #[must_use]
+    pub fn serve(config: &Serve, variable: Variables<'_>) -> Self {
+        let keep = match &config.state_directory {
+            Some(directory) => Keep::In(directory.clone()),
+            // A sidecar: its driver's life is its own, and there is nothing to remember that one look does not tell.
+            None if config.addresses.len() == 1 && variable("STATE_DIRECTORY").is_none() => Keep::Memory,
+            None => Keep::FirstOf(host::state_directories(variable)),
+        };
+        let limits = Limits {
+            connect: Limits::default().connect.min(config.probe_timeout),
+            probe: config.probe_timeout,
+            call: config.timeout,
+            node_info: config.timeout.saturating_mul(3),
+        };
+        Self {
+            host: host::id(config.host.as_ref(), variable),
+            keep,
+            history: config.history,
+            sockets: Some(fixed::sockets(&config.addresses, config.plugin.as_ref(), config.role)),
+            fingerprint: fingerprint::Settings { poll_interval: config.poll_interval, limits, ..Default::default() },
+            endpoints: config.endpoints.clone(),
+            api: api::Settings {
+                region: config.region.clone(),
+                read_shape: if config.is_documented_shape { ReadShape::Documented } else { ReadShape::Nomad },
+                ..api::Settings::default()
+            },
+        }
+    }
+}
+
+/// All parts, built and not yet running.
+pub struct Gateway {
+    plan: Plan,
+    listeners: Vec<Listener>,
+    publisher: Publisher,
+    reader: Reader,
+    history: History,
+    sockets: Sockets,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Gateway {
+    /// Opens the store and binds every address.
+    ///
+    /// # Errors
+    /// A state directory or an address that cannot be used.
+    pub async fn build(plan: Plan) -> Result<Self, AppError> {
+        raise_descriptor_limit();
+        // Addresses first: whoever cannot serve must not touch the state of the one that does.
+        let mut listeners = Vec::new();
+        for endpoint in &plan.endpoints {
+            listeners.push(Listener::bind(endpoint).await?);
+        }
+        let settings = store::Settings { history: plan.history, ..store::Settings::default() };
+        let (store, loaded) = open(&plan.keep, &settings)?;
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            host.id = %plan.host,
+            instances = loaded.records.len(),
+            index = loaded.start.0,
+            "csi-gateway starts"
+        );
+        let (publisher, handles) = Publisher::new(loaded, store);
+        Ok(Self {
+            plan,
+            listeners,
+            publisher,
+            reader: handles.reader,
+            history: handles.history,
+            sockets: Sockets::default(),
+            reports: handles.reports,
+        })
+    }
+
+    /// Where it serves: `HOST:PORT` or `unix:///PATH`.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.listeners.iter().map(Listener::address)
+    }
+
+    /// The catalog.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Where records made elsewhere go.
+    #[must_use]
+    pub fn feed(&self) -> mpsc::Sender<Report> {
+        self.reports.clone()
+    }
+
+    /// Runs until `stop`; then ends in order: who asks is answered, who watches ends, what was seen is kept.
+    ///
+    /// # Errors
+    /// What did not end well.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
+        let Self { plan, listeners, publisher, reader, history, sockets, reports } = self;
+        let ends = stop.clone();
+        let last = CancellationToken::new();
+        let registry = tokio::spawn({
+            let last = last.clone();
+            async move { publisher.run(last.cancelled_owned()).await }
+        });
+
+        let mut parts = JoinSet::new();
+        let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
+        let router = api::router(state);
+        for listener in listeners {
+            info!(address = listener.address(), "serving");
+            parts.spawn(api::server::serve(listener, router.clone(), stop.clone()));
+        }
+        if let Some(wanted) = plan.sockets {
+            for socket in &wanted {
+                info!(socket = %socket.path.display(), role = socket.role.as_str(), "watching");
+            }
+            let (wanted_in, wanted) = watch::channel(Arc::new(wanted));
+            let (touches_in, touches) = mpsc::channel(64);
+            let supervisor = Supervisor::new(
+                plan.host,
+                plan.fingerprint,
+                Sources { wanted: wanted.clone(), touches },
+                Sinks { reports: reports.clone(), sockets, reader },
+            );
+            parts.spawn(supervisor.run(stop.clone()));
+            parts.spawn(async move {
+                Directories::new(wanted, touches_in).run(stop.clone()).await;
+                drop(wanted_in);
+            });
+        }
+        drop(reports);
+
+        let mut failed = None;
+        while let Some(ended) = parts.join_next().await {
+            if let Err(error) = ended {
+                // One part that failed takes the others with it: half a gateway would look like a whole one.
+                ends.cancel();
+                failed.get_or_insert(error);
+            }
+        }
+        ends.cancelled().await;
+        last.cancel();
+        let kept = registry.await.map_err(AppError::Part)?;
+        info!("csi-gateway ends");
+        match failed {
+            Some(error) => Err(AppError::Part(error)),
+            None => Ok(kept?),
+        }
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+fn open(keep: &Keep, settings: &store::Settings) -> Result<(Store, store::Loaded), StoreError> {
+    let directories = match keep {
+        Keep::Memory => return Store::memory(settings.clone()),
+        Keep::In(directory) => return Store::open(directory, settings.clone()),
+        Keep::FirstOf(directories) => directories,
+    };
+    for directory in directories {
+        match Store::open(directory, settings.clone()) {
+            Ok(opened) => {
+                info!(directory = %directory.display(), "state is kept");
+                return Ok(opened);
+            }
+            // A place that is not ours to write is no place; one that holds state we cannot read is a reason to stop.
+            Err(error @ StoreError::Directory { .. }) => {
+                info!(directory = %directory.display(), reason = %Chain(&error), "no place for state");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    warn!("no directory can be written, so state is kept in memory and lost at the end; give one with --state-dir");
+    Store::memory(settings.clone())
+}
+
+/// Each driver and each reader holds a descriptor, and the usual limit is 1,024.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            warn!(error = %io::Error::from(error), "the limit of open files stays as it is");
+        }
+    }
+}

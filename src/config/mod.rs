@@ -1,0 +1,101 @@
+//! Configuration: checked, immutable, with the origin of every problem.
+//!
+//! [`settings`] is the one table of what can be set; flags, variables, help and documentation come from it. [`load`]
+//! merges defaults, environment and flags, and lists all problems at once.
+
+pub mod load;
+pub mod settings;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::id::{HostId, PluginId};
+use crate::domain::socket::RoleChoice;
+
+/// How much is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logging {
+    /// As the sidecars count: 0 to 3 what an operator wants to know, 4 each look, 5 and more everything.
+    pub verbosity: u8,
+    /// JSON instead of text.
+    pub is_json: bool,
+}
+
+/// What `serve` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serve {
+    /// Sockets named by configuration.
+    pub addresses: Vec<PathBuf>,
+    /// The plugin id of the only address.
+    pub plugin: Option<PluginId>,
+    /// What the addresses are taken for.
+    pub role: RoleChoice,
+    /// This host's id, if it was given.
+    pub host: Option<HostId>,
+    /// From one look at a socket to the next.
+    pub poll_interval: Duration,
+    /// Limit of `Probe`.
+    pub probe_timeout: Duration,
+    /// Limit of other calls; `NodeGetInfo` has three times that.
+    pub timeout: Duration,
+    /// Addresses to listen on.
+    pub endpoints: Vec<String>,
+    /// Where state is kept, if it was given.
+    pub state_directory: Option<PathBuf>,
+    /// Whether a plugin is read in the shape of Nomad's public page.
+    pub is_documented_shape: bool,
+    /// The region that is served.
+    pub region: String,
+    /// Transitions kept of each instance.
+    pub history: usize,
+    /// Logs.
+    pub logging: Logging,
+}
+
+/// What `probe` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The socket.
+    pub address: PathBuf,
+    /// What it is taken for.
+    pub role: RoleChoice,
+    /// Limit of `Probe`.
+    pub probe_timeout: Duration,
+    /// Limit of other calls.
+    pub timeout: Duration,
+    /// Whether the answer is JSON.
+    pub is_json: bool,
+}
+
+/// What `status` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// A gateway's or a Nomad server's address.
+    pub address: String,
+    /// One plugin, by id or by the beginning of one.
+    pub plugin: Option<String>,
+}
+
+/// What `demo` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demo {
+    /// Addresses to listen on.
+    pub endpoints: Vec<String>,
+    /// A made fleet of so many hosts and plugins instead of three scripted drivers.
+    pub fleet: Option<Fleet>,
+    /// One scripted driver on this socket, and nothing else.
+    pub driver_only: Option<PathBuf>,
+    /// Logs.
+    pub logging: Logging,
+}
+
+/// A made fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fleet {
+    /// Made hosts.
+    pub hosts: u32,
+    /// Made plugins, each on every host.
+    pub plugins: u32,
+    /// How often one instance of the first plugin changes its health; `None`: never.
+    pub flap: Option<Duration>,
+}

@@ -186,17 +186,18 @@ fn step(plugin: &mut Plugin, change: &RecordChange) -> Option<bool> {
     match change {
         RecordChange::Put(record) => {
             let mut record = (**record).clone();
-            if let Some(fingerprint) = &mut record.fingerprint {
-                match &plugin.product {
-                    Some(product) if *product == fingerprint.product => fingerprint.product = Arc::clone(product),
-                    _ => plugin.product = Some(Arc::clone(&fingerprint.product)),
-                }
+            record.key.plugin = plugin.id.clone();
+            let model = &mut plugin.models[key.role as usize];
+            for other in old.iter().chain(&*model) {
+                record.share(&other.record);
             }
             plugin.tally.add(&contribution(&record));
             let is_shown = old_record.map_or(record.was_healthy, |old| {
                 (old.was_healthy || record.was_healthy) && !old.is_alike_to_nomad(&record)
             });
-            instances.insert_mut(key.host.clone(), Arc::new(Instance::new(record)));
+            let instance = Arc::new(Instance::new(record));
+            instances.insert_mut(instance.record.key.host.clone(), Arc::clone(&instance));
+            *model = Some(instance);
             Some(is_shown)
         }
         RecordChange::Remove(_) => {

@@ -117,7 +117,7 @@ fn verdict(health: Health, has_answered: bool) -> (Phase, Reason) {
                 "failed initial fingerprint with err: "
             };
             let description = bounded(&format!("{template}{error}"), DESCRIPTION_LIMIT);
-            (phase, Reason { description, code, text: bounded(&text, DESCRIPTION_LIMIT) })
+            (phase, Reason { description: description.into(), code, text: bounded(&text, DESCRIPTION_LIMIT) })
         }
         Health::IdentityChanged { expected, found } => {
             let description = format!("plugin identity changed: expected {expected:?}, got {found:?}");
@@ -125,7 +125,7 @@ fn verdict(health: Health, has_answered: bool) -> (Phase, Reason) {
                 "another driver answers behind this socket: it calls itself {found:?}; what it does counts under that name"
             );
             let bounded = |text: &str| bounded(text, DESCRIPTION_LIMIT);
-            (Phase::Unhealthy, Reason { description: bounded(&description), code: None, text: bounded(&text) })
+            (Phase::Unhealthy, Reason { description: bounded(&description).into(), code: None, text: bounded(&text) })
         }
     }
 }

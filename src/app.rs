@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, ReadShape};
-use crate::config::Serve;
 use crate::config::load::Variables;
+use crate::config::{Serve, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
 use crate::discovery::fixed;
@@ -23,7 +23,6 @@ use crate::domain::id::HostId;
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{Sinks, Sources, Supervisor};
-use crate::host;
 use crate::registry::history::History;
 use crate::registry::publisher::Publisher;
 use crate::registry::reader::Reader;
@@ -41,6 +40,9 @@ pub enum AppError {
     /// No place to keep state.
     #[error("cannot keep state")]
     Store(#[from] StoreError),
+    /// Nobody could stop it in order.
+    #[error("cannot listen to signals")]
+    Signals(#[source] io::Error),
     /// A part of the gateway ended before it was told to.
     #[error("a part of the gateway failed")]
     Part(#[source] tokio::task::JoinError),
@@ -77,6 +79,20 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A plan with the defaults of everything that is not named here.
+    #[must_use]
+    pub fn new(host: HostId, keep: Keep, sockets: Option<BTreeSet<WantedSocket>>, endpoints: Vec<String>) -> Self {
+        Self {
+            host,
+            keep,
+            history: store::Settings::default().history,
+            sockets,
+            fingerprint: fingerprint::Settings::default(),
+            endpoints,
+            api: api::Settings::default(),
+        }
+    }
+
     /// The plan of `serve`.
     #[must_use]
     pub fn serve(config: &Serve, variable: Variables<'_>) -> Self {
@@ -92,19 +108,15 @@ impl Plan {
             call: config.timeout,
             node_info: config.timeout.saturating_mul(3),
         };
-        Self {
-            host: host::id(config.host.as_ref(), variable),
-            keep,
-            history: config.history,
-            sockets: Some(fixed::sockets(&config.addresses, config.plugin.as_ref(), config.role)),
-            fingerprint: fingerprint::Settings { poll_interval: config.poll_interval, limits, ..Default::default() },
-            endpoints: config.endpoints.clone(),
-            api: api::Settings {
-                region: config.region.clone(),
-                read_shape: if config.is_documented_shape { ReadShape::Documented } else { ReadShape::Nomad },
-                ..api::Settings::default()
-            },
-        }
+        let sockets = fixed::sockets(&config.addresses, config.plugin.as_ref(), config.role);
+        let host = host::id(config.host.as_ref(), variable);
+        let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
+        plan.history = config.history;
+        plan.fingerprint.poll_interval = config.poll_interval;
+        plan.fingerprint.limits = limits;
+        plan.api.region.clone_from(&config.region);
+        plan.api.read_shape = if config.is_documented_shape { ReadShape::Documented } else { ReadShape::Nomad };
+        plan
     }
 }
 

@@ -1,27 +1,27 @@
 //! Parse, load, build, run; print what went wrong and exit with its code.
 
-use std::io::Write;
 use std::process::ExitCode;
 
+use csi_gateway::app::{AppError, Gateway, Plan};
 use csi_gateway::cli::{self, Invocation};
-use csi_gateway::commands::{self, Outcome};
+use csi_gateway::commands::{self, Outcome, complain, say};
+use csi_gateway::config::Serve;
+use csi_gateway::config::load::Variables;
+use csi_gateway::{demo, shutdown, telemetry};
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
+/// Whoever was asked about is not well.
+const NOT_READY: u8 = 4;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let variable = |name: &str| std::env::var(name).ok();
     let invocation = match cli::parse(&arguments, &variable) {
-        Ok(Invocation::Text(text)) => {
-            commands::say(&text);
-            return ExitCode::SUCCESS;
-        }
         Ok(invocation) => invocation,
         Err(problems) => {
-            // Nobody left to tell if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "{problems}");
+            complain(&problems.to_string());
             return ExitCode::from(USAGE);
         }
     };
@@ -29,15 +29,47 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(commands::run(invocation, &variable)),
-        Err(error) => Outcome::Failed(format!("cannot start the runtime: {error}")),
+        Ok(runtime) => runtime.block_on(run(invocation, &variable)),
+        Err(error) => Outcome::failed(&error),
     };
     match outcome {
         Outcome::Done => ExitCode::SUCCESS,
-        Outcome::NotReady => ExitCode::from(4),
+        Outcome::NotReady => ExitCode::from(NOT_READY),
         Outcome::Failed(reason) => {
-            let _ = writeln!(std::io::stderr(), "error: {reason}");
+            complain(&format!("error: {reason}"));
             ExitCode::FAILURE
         }
     }
+}
+
+async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
+    match invocation {
+        Invocation::Text(text) => {
+            say(&text);
+            Outcome::Done
+        }
+        Invocation::Probe(config) => commands::probe::run(&config).await,
+        Invocation::Status(config) => commands::status::run(&config).await,
+        Invocation::Serve(config) => match serve(&config, variable).await {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::failed(&error),
+        },
+        Invocation::Demo(config) => {
+            telemetry::start(config.logging.verbosity, config.logging.is_json);
+            match shutdown::on_signal() {
+                Ok(stop) => demo::show::run(&config, stop).await,
+                Err(error) => Outcome::failed(&error),
+            }
+        }
+    }
+}
+
+async fn serve(config: &Serve, variable: Variables<'_>) -> Result<(), AppError> {
+    telemetry::start(config.logging.verbosity, config.logging.is_json);
+    let stop = shutdown::on_signal().map_err(AppError::Signals)?;
+    let gateway = Gateway::build(Plan::serve(config, variable)).await?;
+    for address in gateway.addresses() {
+        say(&format!("listening on {}", commands::url(address)));
+    }
+    gateway.run(stop).await
 }

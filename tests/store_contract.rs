@@ -878,7 +878,7 @@ async fn a_scan_is_complete_only_after_what_it_found_is_visible() {
     assert!(!gateway.reader().contact().0);
     let Running { handles, task } = gateway;
     handles.reports.send(healthy("ebs", "host-aaaa")).await.expect("it runs");
-    handles.reports.send(Report::Scanned).await.expect("it runs");
+    handles.reports.send(Report::Scanned).await.expect("the publisher runs");
     let reader = handles.reader.clone();
     until("scanned", || reader.contact().0.then_some(())).await;
     assert_eq!(known(&reader.current(), "ebs"), Some((1, 1)));

@@ -31,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
+use crate::registry::history;
+use crate::registry::reader::Reader;
 use crate::registry::sockets::Sockets;
-use crate::registry::{self, reader::Reader};
 use bodies::Bodies;
 use error::{ApiError, text_response};
 use meta::Meta;
@@ -54,7 +55,7 @@ pub trait History: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Result<Vec<Transition>, BoxError>> + Send + '_>>;
 }
 
-impl History for registry::history::History {
+impl History for history::History {
     fn history(
         &self,
         plugin: Option<PluginId>,

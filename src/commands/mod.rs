@@ -1,17 +1,12 @@
-//! The client side, and what `main` runs.
+//! The client side, and how any command ends.
 
 pub mod http;
-mod probe;
+pub mod probe;
 pub mod status;
 
 use std::io::Write;
 
-use crate::app::{Gateway, Plan};
-use crate::cli::Invocation;
-use crate::config::load::Variables;
-use crate::config::{Logging, Serve};
-use crate::telemetry::{self, Chain};
-use crate::{demo, shutdown};
+use crate::telemetry::Chain;
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,50 +34,13 @@ pub fn say(text: &str) {
 }
 
 /// Prints a complaint to standard error.
-pub(crate) fn complain(text: &str) {
+pub fn complain(text: &str) {
     // Nobody left to tell if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Runs a command to its end.
-pub async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
-    match invocation {
-        Invocation::Text(text) => {
-            say(&text);
-            Outcome::Done
-        }
-        Invocation::Serve(config) => serve(&config, variable).await,
-        Invocation::Probe(config) => probe::run(&config).await,
-        Invocation::Status(config) => status::run(&config).await,
-        Invocation::Demo(config) => demo::show::run(&config).await,
-    }
-}
-
-/// Starts logging as configured.
-pub(crate) fn log(logging: &Logging) {
-    telemetry::start(logging.verbosity, logging.is_json);
-}
-
-async fn serve(config: &Serve, variable: Variables<'_>) -> Outcome {
-    log(&config.logging);
-    let stop = match shutdown::on_signal() {
-        Ok(stop) => stop,
-        Err(error) => return Outcome::failed(&error),
-    };
-    let gateway = match Gateway::build(Plan::serve(config, variable)).await {
-        Ok(gateway) => gateway,
-        Err(error) => return Outcome::failed(&error),
-    };
-    for address in gateway.addresses() {
-        say(&format!("listening on {}", url(address)));
-    }
-    match gateway.run(stop).await {
-        Ok(()) => Outcome::Done,
-        Err(error) => Outcome::failed(&error),
-    }
-}
-
 /// An address as `curl` takes it.
-pub(crate) fn url(address: &str) -> String {
+#[must_use]
+pub fn url(address: &str) -> String {
     if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}") }
 }

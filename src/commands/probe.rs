@@ -30,7 +30,7 @@ struct Found {
 }
 
 /// Runs the command.
-pub(super) async fn run(config: &Probe) -> Outcome {
+pub async fn run(config: &Probe) -> Outcome {
     let limits = Limits {
         connect: Limits::default().connect.min(config.probe_timeout),
         probe: config.probe_timeout,

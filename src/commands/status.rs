@@ -130,7 +130,7 @@ async fn ask<T: serde::de::DeserializeOwned>(address: &str, path: &str) -> Resul
 }
 
 /// Runs the command.
-pub(super) async fn run(config: &Status) -> Outcome {
+pub async fn run(config: &Status) -> Outcome {
     let shown = match &config.plugin {
         None => all(&config.address).await.map(|table| {
             say(&table);
@@ -180,9 +180,9 @@ mod tests {
         let shown = table(&[plugin("a"), plugin("a-longer-one")]);
         assert_eq!(
             shown,
-            "ID            Provider   Controllers Healthy/Expected  Nodes Healthy/Expected\n\
-             a             ebs [31m   1/1                           2/3\n\
-             a-longer-one  ebs [31m   1/1                           2/3"
+            "ID            Provider  Controllers Healthy/Expected  Nodes Healthy/Expected\n\
+             a             ebs [31m  1/1                           2/3\n\
+             a-longer-one  ebs [31m  1/1                           2/3"
         );
     }
 }

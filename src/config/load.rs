@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::settings::{self, Command, Setting};
 use super::{Demo, Fleet, Logging, Probe, Serve, Status};
-use crate::discovery::fixed;
-use crate::domain::duration;
 use crate::domain::id::{HostId, PluginId};
 use crate::domain::socket::RoleChoice;
+use crate::domain::{address, duration};
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -259,7 +258,7 @@ pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
     );
     let is_given = !given.is_empty();
     for (value, origin) in given {
-        match fixed::parse(&value) {
+        match address::parse(&value) {
             Ok(path) if addresses.contains(&path) => {}
             Ok(path) => addresses.push(path),
             Err(error) => values.wrong(&origin, &value, error),
@@ -318,7 +317,7 @@ pub fn probe(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
         values.problems.0.push(format!("one socket can be probed at a time, and {} are given", given.len()));
     }
     let (value, origin) = given.pop().unwrap_or_else(|| (DEFAULT_ADDRESS.to_owned(), Origin::Default));
-    let address = match fixed::parse(&value) {
+    let socket = match address::parse(&value) {
         Ok(path) => path,
         Err(error) => {
             values.wrong(&origin, &value, error);
@@ -326,7 +325,7 @@ pub fn probe(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
         }
     };
     let config = Probe {
-        address,
+        address: socket,
         role: values.role(),
         probe_timeout: values.duration("probe-timeout"),
         timeout: values.duration("timeout"),
@@ -378,7 +377,7 @@ pub fn demo(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resul
         plugins: plugins.unwrap_or(1),
         flap,
     });
-    let driver_only = values.parse("driver-only", |text| fixed::parse(text).map_err(|error| error.to_string()));
+    let driver_only = values.parse("driver-only", |text| address::parse(text).map_err(|error| error.to_string()));
     let config = Demo { endpoints: values.endpoints(), fleet, driver_only, logging: values.logging() };
     values.finish(config)
 }

@@ -3,6 +3,7 @@
 //! [`settings`] is the one table of what can be set; flags, variables, help and documentation come from it. [`load`]
 //! merges defaults, environment and flags, and lists all problems at once.
 
+pub mod host;
 pub mod load;
 pub mod settings;
 

@@ -10,26 +10,20 @@ use tokio_util::sync::CancellationToken;
 use super::fleet;
 use super::{FakeDriver, Reply, ServedDriver};
 use crate::app::{AppError, Gateway, Keep, Plan};
-use crate::commands::{self, Outcome, say, status, url};
+use crate::commands::{Outcome, say, status, url};
 use crate::config::{Demo, Fleet};
 use crate::domain::code::Code;
 use crate::domain::id::HostId;
 use crate::domain::socket::{RoleChoice, WantedSocket};
 use crate::registry::reader::Subject;
-use crate::{api, fingerprint, shutdown};
 
 /// How often the third driver goes one step further.
 const STEP: Duration = Duration::from_secs(5);
 /// How long to wait for the drivers before the table is shown as it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs the command.
-pub(crate) async fn run(config: &Demo) -> Outcome {
-    commands::log(&config.logging);
-    let stop = match shutdown::on_signal() {
-        Ok(stop) => stop,
-        Err(error) => return Outcome::failed(&error),
-    };
+/// Runs the command until `stop`.
+pub async fn run(config: &Demo, stop: CancellationToken) -> Outcome {
     if let Some(socket) = &config.driver_only {
         return match super::run_alone(socket, stop.cancelled_owned()).await {
             Ok(()) => Outcome::Done,
@@ -46,22 +40,15 @@ pub(crate) async fn run(config: &Demo) -> Outcome {
     }
 }
 
-fn plan(config: &Demo, keep: Keep, sockets: Option<BTreeSet<WantedSocket>>, poll_interval: Duration) -> Plan {
-    Plan {
-        host: HostId::parse("demo-host").unwrap_or_else(|_| fleet::host(0)),
-        keep,
-        history: 32,
-        sockets,
-        fingerprint: fingerprint::Settings { poll_interval, ..fingerprint::Settings::default() },
-        endpoints: config.endpoints.clone(),
-        api: api::Settings::default(),
-    }
+fn plan(config: &Demo, keep: Keep, sockets: Option<BTreeSet<WantedSocket>>) -> Plan {
+    let host = HostId::parse("demo-host").unwrap_or_else(|_| fleet::host(0));
+    Plan::new(host, keep, sockets, config.endpoints.clone())
 }
 
 type Failure = Box<dyn std::error::Error>;
 
 async fn show_fleet(config: &Demo, made: Fleet, stop: CancellationToken) -> Result<(), Failure> {
-    let gateway = Gateway::build(plan(config, Keep::Memory, None, STEP)).await?;
+    let gateway = Gateway::build(plan(config, Keep::Memory, None)).await?;
     let address = first_address(&gateway);
     let feeding = tokio::spawn(fleet::feed(made, gateway.feed(), stop.clone()));
     say(&format!(
@@ -107,8 +94,10 @@ async fn show_drivers(config: &Demo, stop: CancellationToken) -> Result<(), Fail
     let sockets =
         [wanted("block", RoleChoice::Monolith), wanted("local", RoleChoice::Node), wanted("moody", RoleChoice::Node)];
     let keep = Keep::In(scratch.path().join("state"));
+    let mut plan = plan(config, keep, Some(sockets.into()));
     // Short enough to see the third driver's moods as they come.
-    let gateway = Gateway::build(plan(config, keep, Some(sockets.into()), Duration::from_secs(1))).await?;
+    plan.fingerprint.poll_interval = Duration::from_secs(1);
+    let gateway = Gateway::build(plan).await?;
     let address = first_address(&gateway);
     let reader = gateway.reader();
     let running = tokio::spawn(gateway.run(stop.clone()));

@@ -4,6 +4,7 @@
 //! a parameter. The persistent maps of the catalog (`rpds`) are the one dependency beside serde, because "one change
 //! costs the same among 100 and 100,000 instances" is a property of the data, not of whoever holds it.
 
+pub mod address;
 pub mod capability;
 pub mod catalog;
 pub mod code;

@@ -313,10 +313,11 @@ fn recognise(wanted: &WantedSocket, known: &mut Known, identity: &PluginInfo) ->
     known.node_info = None;
     // Under another id, what the old driver did says nothing about the new one.
     let roles = if previous_plugin == plugin { known.roles.clone() } else { std::mem::take(&mut known.roles) };
+    let description = format!("plugin identity changed: expected {before:?}, got {:?}", identity.name);
     let verdict = |role| Verdict {
         plugin: previous_plugin.clone(),
         role,
-        health: Health::IdentityChanged { expected: before.clone(), found: identity.name.clone() },
+        health: Health::Verbatim { phase: Phase::Unhealthy, description: description.clone() },
         fingerprint: None,
     };
     Ok(Some(roles.into_iter().map(verdict).collect()))

@@ -358,8 +358,7 @@ fn phase_of(assessment: &Assessment) -> Phase {
     let phases = assessment.verdicts.iter().map(|verdict| match &verdict.health {
         Health::Healthy => Phase::Healthy,
         Health::Starting => Phase::Starting,
-        Health::Failed { phase, .. } => *phase,
-        Health::IdentityChanged { .. } => Phase::Unhealthy,
+        Health::Failed { phase, .. } | Health::Verbatim { phase, .. } => *phase,
     });
     phases.max().unwrap_or(assessment.phase)
 }

@@ -174,7 +174,7 @@ impl Publisher {
                     if taken == 0 {
                         break;
                     }
-                    self.publish(batch.drain(..)).await;
+                    self.take(batch.drain(..)).await;
                 }
                 () = answered(&mut self.late) => {
                     self.late = None;
@@ -190,27 +190,32 @@ impl Publisher {
         }
         self.reports.close();
         while self.reports.recv_many(&mut batch, QUEUE).await > 0 {
-            self.publish(batch.drain(..)).await;
+            self.take(batch.drain(..)).await;
         }
         self.store.close().await
     }
 
-    async fn publish(&mut self, reports: impl Iterator<Item = Report>) {
+    async fn take(&mut self, reports: impl Iterator<Item = Report>) {
         let now = (self.clock)();
         let current = Arc::clone(&self.catalog.borrow());
         let mut stage = Stage::default();
         for report in reports {
             stage.take(&current, report, now);
         }
+        let is_scanned = stage.is_scanned;
+        self.publish(&current, stage, now).await;
+        if is_scanned {
+            // After what the scan found is visible: nobody sees "scanned" and misses some of it.
+            self.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
+        }
+    }
+
+    async fn publish(&mut self, current: &Catalog, mut stage: Stage, now: Timestamp) {
         let changes = stage.changes();
         let index = current.index().next();
         let (next, touched) = current.with(&changes, index, now);
         if !touched.is_empty() {
             self.step(index, changes, stage.transitions, next, &touched).await;
-        }
-        if stage.is_scanned {
-            // After what the scan found is visible: nobody sees "scanned" and misses some of it.
-            self.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
         }
     }
 

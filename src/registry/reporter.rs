@@ -33,12 +33,12 @@ pub enum Health {
         /// What happened and what to do, for a person.
         text: String,
     },
-    /// Another driver answers behind the socket (case 51). Published without a template.
-    IdentityChanged {
-        /// The name that the instance had.
-        expected: String,
-        /// The name that is heard now.
-        found: String,
+    /// Something failed, and it is said in a whole sentence: published as it is, in no template (case 51).
+    Verbatim {
+        /// What that makes of the instance.
+        phase: Phase,
+        /// The sentence.
+        description: String,
     },
 }
 
@@ -119,14 +119,7 @@ fn verdict(health: Health, has_answered: bool) -> (Phase, Reason) {
             let description = bounded(&format!("{template}{error}"), DESCRIPTION_LIMIT);
             (phase, Reason { description: description.into(), code, text: bounded(&text, DESCRIPTION_LIMIT) })
         }
-        Health::IdentityChanged { expected, found } => {
-            let description = format!("plugin identity changed: expected {expected:?}, got {found:?}");
-            let text = format!(
-                "another driver answers behind this socket: it calls itself {found:?}; what it does counts under that name"
-            );
-            let bounded = |text: &str| bounded(text, DESCRIPTION_LIMIT);
-            (Phase::Unhealthy, Reason { description: bounded(&description).into(), code: None, text: bounded(&text) })
-        }
+        Health::Verbatim { phase, description } => (phase, Reason::plain(&bounded(&description, DESCRIPTION_LIMIT))),
     }
 }
 
@@ -341,12 +334,10 @@ mod tests {
 
     #[test]
     fn case_51_a_changed_identity_is_said_without_a_template() {
-        let health = Health::IdentityChanged { expected: "drv.example.com".into(), found: "other.example.com".into() };
+        let sentence = r#"plugin identity changed: expected "drv.example.com", got "other.example.com""#;
+        let health = Health::Verbatim { phase: Phase::Unhealthy, description: sentence.to_owned() };
         let records = history(vec![seen(Health::Healthy, Some(d0())), seen(health, None)]);
-        assert_eq!(
-            &*records[1].reason.description,
-            r#"plugin identity changed: expected "drv.example.com", got "other.example.com""#
-        );
+        assert_eq!(&*records[1].reason.description, sentence);
         assert_eq!(records[1].phase, Phase::Unhealthy);
     }
 

@@ -229,7 +229,10 @@ impl Watch {
             self.eager = Some((attempt + 1, until));
             return EAGER_DELAYS[attempt.min(EAGER_DELAYS.len() - 1)];
         }
-        self.eager = None;
+        if self.eager.take().is_some() {
+            // Dozens of dials in five seconds were one attempt.
+            self.failures = self.failures.min(1);
+        }
         let interval = self.shared.settings.poll_interval;
         if self.status.is_ignored {
             return interval.max(IGNORED_FOR);
@@ -245,8 +248,9 @@ impl Watch {
     /// One look: connect if need be, ask, judge, report.
     async fn look(&mut self) {
         let shared = self.shared.clone();
-        let Ok(_place) = shared.places.all.acquire().await else { return };
+        // The scarce place first: whoever waits for it must not hold one that a healthy socket could use.
         let _hung_place = if self.is_hung { shared.places.hung.acquire().await.ok() } else { None };
+        let Ok(_place) = shared.places.all.acquire().await else { return };
         let started = Instant::now();
         let file = identify(&self.wanted.path).await;
         if file != self.file {

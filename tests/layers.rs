@@ -1,7 +1,7 @@
 //! Who may name whom: the table, and a reader of `src/` that holds the code to it.
 //!
-//! It reads tokens, not types: `use crate::…` trees, paths written in place (`crate::x::y`), and `super::` chains that
-//! climb out of a module. Comments and strings are no code. `#[cfg(test)]` modules are exempt: a unit test may bring
+//! It reads tokens, not types: `use crate::…` trees, paths written in place (`crate::x::y`), `super::` chains that climb out
+//! of a module, and names that a `use` of the same file brought in (`use crate::x;` and then `x::y`). Comments and strings are no code. `#[cfg(test)]` modules are exempt: a unit test may bring
 //! the scripted driver to any layer. A module without a row fails, so a new one has to take its place in the table.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,18 +38,23 @@ const TABLE: &[Row] = &[
         ],
         "handles only: a handler never calls a driver or the store",
     ),
-    ("cli", &["config"], "arguments and help, from the table of settings"),
-    ("config", &[], "checked values; a module takes its own small settings, not this"),
+    (
+        "config",
+        &["discovery::fixed"],
+        "checked values, addresses among them; a module takes its own small settings, not this",
+    ),
+    ("cli", &["config"], "flags, variables and help become configuration, nothing is started"),
+    ("host", &["config::load"], "what this host is called and where it keeps state"),
     (
         "app",
         &[
             "api",
-            "cli",
             "config",
             "csi",
             "discovery",
             "fingerprint",
             "fleet",
+            "host",
             "owner",
             "registry",
             "store",
@@ -60,15 +65,14 @@ const TABLE: &[Row] = &[
     ),
     (
         "commands",
-        &["api::wire", "cli", "config", "csi"],
-        "the client side: speaks HTTP, or CSI for `probe` and `doctor`",
+        &["api::wire", "app", "config", "csi"],
+        "`serve` runs the app; the others speak HTTP, or CSI for `probe` and `doctor`",
     ),
     (
         "demo",
-        &["app", "cli", "commands", "config", "csi::Rpc", "registry", "transport"],
+        &["api::Settings", "app", "commands", "config", "csi::Rpc", "fingerprint::Settings", "registry", "transport"],
         "the real app with scripted drivers or made records",
     ),
-    // `commands` and `demo` are ways to run the binary, as `app` is; none of the three can start another.
     ("main", &["app", "cli", "commands", "config", "demo"], "parse, load, build, run; print the chain"),
 ];
 
@@ -196,8 +200,10 @@ const BEFORE_A_PATH: &[&str] = &["as", "dyn", "else", "for", "impl", "in", "matc
 struct Names {
     /// Paths into this crate.
     ours: Vec<Named>,
-    /// First words of all other paths: crates, but also types and modules in scope.
-    heads: Vec<(usize, String)>,
+    /// All other paths: of crates, but also of types and modules in scope.
+    others: Vec<Named>,
+    /// What `use` brought in from this crate: its name here, its path.
+    imports: BTreeMap<String, Vec<String>>,
     /// Modules declared `#[cfg(test)]` in files of their own.
     test_modules: Vec<String>,
     /// Where generated code is included.
@@ -252,7 +258,8 @@ fn names(source: &str, module: &[String]) -> Names {
             let mut paths = Vec::new();
             let end = tree(&tokens, i, &mut Vec::new(), &mut paths);
             let here: Vec<String> = module.iter().cloned().chain(inside.iter().map(|(name, _)| name.clone())).collect();
-            for (line, path) in paths {
+            let is_import = i > 0 && word(i - 1) == Some("use");
+            for (line, path, name) in paths {
                 if path.last().is_some_and(|last| last == "include_proto") {
                     names.includes.push(line);
                 }
@@ -264,7 +271,13 @@ fn names(source: &str, module: &[String]) -> Names {
                         let kept = here.len().saturating_sub(up);
                         names.ours.push((line, [&here[..kept], &path[up..]].concat()));
                     }
-                    _ => names.heads.push((line, first.to_owned())),
+                    _ => names.others.push((line, path)),
+                }
+                if is_import
+                    && matches!(first, "crate" | "self" | "super")
+                    && let (Some(name), Some((_, path))) = (name, names.ours.last())
+                {
+                    names.imports.insert(name, path.clone());
                 }
             }
             i = end;
@@ -291,8 +304,11 @@ fn after_block(tokens: &[(usize, Token)], open: usize) -> usize {
     tokens.len()
 }
 
+/// The end of a path: its line, its segments, and what it is called from here on.
+type Leaf = (usize, Vec<String>, Option<String>);
+
 /// Unfolds a path or a `use` tree that begins at `i` into `paths`; gives the token after it.
-fn tree(tokens: &[(usize, Token)], mut i: usize, stem: &mut Vec<String>, paths: &mut Vec<Named>) -> usize {
+fn tree(tokens: &[(usize, Token)], mut i: usize, stem: &mut Vec<String>, paths: &mut Vec<Leaf>) -> usize {
     let length = stem.len();
     let line = tokens.get(i).map_or(0, |(line, _)| *line);
     loop {
@@ -310,9 +326,6 @@ fn tree(tokens: &[(usize, Token)], mut i: usize, stem: &mut Vec<String>, paths: 
                     }
                     let before = i;
                     i = tree(tokens, i, stem, paths);
-                    if matches!(tokens.get(i), Some((_, Token::Word(word))) if word == "as") {
-                        i += 2;
-                    }
                     // Not a tree after all (a block after a path's end): leave it to the caller.
                     if i == before {
                         break;
@@ -334,8 +347,19 @@ fn tree(tokens: &[(usize, Token)], mut i: usize, stem: &mut Vec<String>, paths: 
         } else {
             if stem.len() > length {
                 // `use crate::domain::{self}` names the stem.
-                let path = stem.iter().enumerate().filter(|(at, s)| *at == 0 || *s != "self").map(|(_, s)| s.clone());
-                paths.push((line, path.collect()));
+                let segments = stem.iter().enumerate().filter(|(at, s)| *at == 0 || *s != "self");
+                let path: Vec<String> = segments.map(|(_, segment)| segment.clone()).collect();
+                let name = match (tokens.get(i), tokens.get(i + 1)) {
+                    // A cast to a path (`x::Y as crate::z::T`) is no new name.
+                    (Some((_, Token::Word(word))), Some((_, Token::Word(name))))
+                        if word == "as" && !matches!(tokens.get(i + 2), Some((_, Token::Path))) =>
+                    {
+                        i += 2;
+                        Some(name.clone())
+                    }
+                    _ => path.last().cloned(),
+                };
+                paths.push((line, path, name));
             }
             stem.truncate(length);
             return i;
@@ -349,6 +373,12 @@ fn tree(tokens: &[(usize, Token)], mut i: usize, stem: &mut Vec<String>, paths: 
 fn lies_in(path: &[String], prefix: &str) -> bool {
     let prefix: Vec<&str> = prefix.split("::").collect();
     path.len() >= prefix.len() && path.iter().zip(&prefix).all(|(segment, wanted)| segment == wanted)
+}
+
+/// Whether `path` is a module that `inner` lies deeper in.
+fn is_above(path: &[String], inner: &str) -> bool {
+    let inner: Vec<&str> = inner.split("::").collect();
+    path.len() < inner.len() && path.iter().zip(&inner).all(|(segment, wanted)| segment == wanted)
 }
 
 /// Module path of a file below `src/`: `csi/convert.rs` is `csi::convert`, `csi/mod.rs` is `csi`.
@@ -393,11 +423,19 @@ fn check(files: &BTreeMap<PathBuf, String>, dependencies: &BTreeSet<String>) -> 
             continue;
         };
         let may_use_leaves = own != "domain" && !LEAVES.contains(&own);
-        for (line, path) in &names.ours {
+        let through_imports = names.others.iter().filter_map(|(line, path)| {
+            let import = names.imports.get(path.first()?)?;
+            Some((*line, [&import[..], &path[1..]].concat()))
+        });
+        // A module of which a part may be named may be brought in; what is then named through it is looked at.
+        let is_only_brought_in = |path: &[String]| allowed.iter().any(|prefix| is_above(path, prefix));
+        for (line, path) in names.ours.iter().cloned().chain(through_imports) {
+            let (line, path) = (&line, &path[..]);
             let is_allowed = path.first().is_some_and(|first| first == own)
                 || (own != "domain" && lies_in(path, "domain"))
                 || (may_use_leaves && LEAVES.iter().any(|leaf| lies_in(path, leaf)))
-                || allowed.iter().any(|prefix| lies_in(path, prefix));
+                || allowed.iter().any(|prefix| lies_in(path, prefix))
+                || is_only_brought_in(path);
             if !is_allowed {
                 let allowed = if allowed.is_empty() { "nobody else".to_owned() } else { allowed.join(", ") };
                 report(*line, format!("`{own}` names `{}`; it may name {allowed}: {reason}", path.join("::")));
@@ -406,7 +444,7 @@ fn check(files: &BTreeMap<PathBuf, String>, dependencies: &BTreeSet<String>) -> 
                 report(*line, format!("`{own}` names generated code; protocol types end in {NAME_GENERATED:?}"));
             }
         }
-        for (line, head) in &names.heads {
+        for (line, head) in names.others.iter().filter_map(|(line, path)| Some((line, path.first()?))) {
             if own == "domain" && dependencies.contains(head) && !DOMAIN_CRATES.contains(&head.as_str()) {
                 report(
                     *line,
@@ -500,7 +538,11 @@ fn a_name_out_of_place_is_found_however_it_is_written() {
         "mod inner { use super::super::store::Store; }",
         "pub use crate::store as kept;",
         "use crate::*;",
-        "use crate::registry;",
+        "fn f() { x::y() as crate::store::Number }",
+        "use crate::registry; fn f() { registry::publisher::open() }",
+        "use crate::registry as kept; fn f() { kept::publisher::open() }",
+        "use crate::{domain::id, registry::{self, reader::Reader}}; impl registry::publisher::Sink for X {}",
+        "use crate::registry::*;",
         "use crate::registry::publisher::Publisher;",
         "fn f<'a>(c: char) { if c == '\\'' || c == '\"' { crate::store::open() } }",
     ] {
@@ -530,8 +572,9 @@ fn what_is_in_its_place_passes() {
             "api/mod.rs",
             "#[cfg(test)]\nmod tests {\n    use super::*;\n    use crate::store::Store;\n    fn f() { {} }\n}\n",
         ),
+        ("api/mod.rs", "use crate::registry::{self, reader::Reader}; impl History for registry::history::History {}"),
         ("app.rs", "use crate::{api, store::embedded::Store};"),
-        ("main.rs", "use csi_gateway::{app, cli, config};\nfn main() { csi_gateway::app::run() }"),
+        ("main.rs", "use csi_gateway::{cli, commands, config};\nfn main() { csi_gateway::demo::run() }"),
         ("csi/convert.rs", "use crate::transport::pb::csi::v1 as pb;"),
         ("discovery/kubelet.rs", "use crate::transport::pb::registration;"),
         ("domain/id.rs", "use std::sync::Arc;\nuse serde::Serialize;\nfn f() { Self::new(); super::time::Index(1); }"),

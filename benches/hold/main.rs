@@ -170,18 +170,18 @@ async fn measure(arguments: Arguments) -> Result<(), Failure> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let held = pid.map(resident).transpose()?;
         let mut moments = Vec::with_capacity(readers);
-        let (mut change, mut last_byte) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
+        let (mut change, mut is_one_change, mut last_byte) = (None, true, SystemTime::UNIX_EPOCH);
         while let Some(answer) = answers.join_next().await {
             let (connection, answer) = answer??;
             connections.push(connection);
             moments.push(answer.first_byte);
-            change = change.max(answer.changed);
+            is_one_change &= *change.get_or_insert(answer.changed) == answer.changed;
             last_byte = last_byte.max(answer.last_byte);
             index = index.max(answer.index);
         }
-        if change < waiting + Duration::from_secs(1) {
+        let Some(change) = change.filter(|change| is_one_change && *change > waiting + Duration::from_secs(1)) else {
             continue;
-        }
+        };
         done += 1;
         moments.sort_unstable();
         let at = |share: usize| after(change, moments[(moments.len() * share / 100).min(moments.len() - 1)]);

@@ -2,3 +2,4 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
 
 pub mod fixture;
+pub mod gateway;

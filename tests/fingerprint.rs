@@ -308,3 +308,397 @@ async fn case_17_ten_equal_looks_change_nothing_but_the_time_of_the_last() {
     let (probes, infos) = (scene.driver.calls(Rpc::Probe), scene.driver.calls(Rpc::PluginInfo));
     assert!(infos == probes || infos + 1 == probes, "one Probe a look: {probes}, {infos}");
 }
+
+// Capabilities
+
+/// Nomad's flags of a controller, by the number of the capability, less one.
+const CONTROLLER_FLAGS: [&str; 12] = [
+    "SupportsCreateDelete",
+    "SupportsAttachDetach",
+    "SupportsListVolumes",
+    "SupportsGetCapacity",
+    "SupportsCreateDeleteSnapshot",
+    "SupportsListSnapshots",
+    "SupportsClone",
+    "SupportsReadOnlyAttach",
+    "SupportsExpand",
+    "SupportsListVolumesAttachedNodes",
+    "SupportsCondition",
+    "SupportsGet",
+];
+/// The same of a node.
+const NODE_FLAGS: [&str; 4] = ["RequiresNodeStageVolume", "SupportsStats", "SupportsExpand", "SupportsCondition"];
+
+/// Waits until Nomad's record has these flags, and no other, under `place`.
+async fn flags_become(scene: &Scene, place: &str, mut flags: Vec<&str>) {
+    flags.sort_unstable();
+    let what = format!("{place} has {flags:?}");
+    // Our own flags of the same object are none of Nomad's.
+    let ours = ["SupportsGetSnapshot", "SupportsModify", "SupportsMountGroup", "SupportsSingleNodeMultiWriter"];
+    let is_so = |instance: &Value| {
+        let object = if place.is_empty() { instance } else { &instance[place] };
+        let raised: Vec<_> = raised(object).into_iter().filter(|flag| !ours.contains(flag)).collect();
+        raised == flags
+    };
+    scene.until(&what, is_so).await;
+    let record = scene.record().await;
+    assert_eq!(raised(&record[place]), flags, "{what} in Nomad's shape");
+}
+
+#[tokio::test]
+async fn case_18_each_controller_capability_is_one_flag() {
+    let scene = Scene::new(Controller, controller().controller_capabilities(1..=12)).await;
+    flags_become(&scene, "ControllerInfo", CONTROLLER_FLAGS.to_vec()).await;
+    for (number, flag) in (1..).zip(CONTROLLER_FLAGS) {
+        scene.driver.set_controller_capabilities([number]);
+        flags_become(&scene, "ControllerInfo", vec![flag]).await;
+    }
+}
+
+#[tokio::test]
+async fn case_18_each_node_capability_is_one_flag() {
+    let scene = Scene::new(Node, node()).await;
+    for (number, flag) in (1..).zip(NODE_FLAGS) {
+        scene.driver.set_node_capabilities([number]);
+        flags_become(&scene, "NodeInfo", vec![flag]).await;
+    }
+}
+
+#[tokio::test]
+async fn case_18_each_of_two_plugin_capabilities_is_one_flag_of_both_kinds_of_records() {
+    for (role, driver) in [(Controller, controller()), (Node, node())] {
+        let scene = Scene::new(role, driver).await;
+        for (numbers, controller, topologies) in
+            [(vec![1], true, false), (vec![2], false, true), (vec![], false, false), (vec![2, 1, 2], true, true)]
+        {
+            scene.driver.set_plugin_capabilities(numbers.clone());
+            let is_so = |instance: &Value| {
+                instance["RequiresControllerPlugin"] == controller && instance["RequiresTopologies"] == topologies
+            };
+            scene.until(&format!("{numbers:?}"), is_so).await;
+            let record = scene.record().await;
+            assert!(is_so(&record), "{record}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_19_newer_controller_capabilities_are_ours_and_none_of_nomads() {
+    let scene = Scene::new(Controller, controller().controller_capabilities([13, 14, 15])).await;
+    let instance = scene.healthy().await;
+    assert_eq!(
+        raised(&instance["ControllerInfo"]),
+        ["SupportsGetSnapshot", "SupportsModify", "SupportsSingleNodeMultiWriter"]
+    );
+    let record = scene.record().await;
+    assert_eq!(record["ControllerInfo"].as_object().expect("an object").len(), 12, "Nomad's keys and no other");
+    assert!(raised(&record["ControllerInfo"]).is_empty(), "{record}");
+}
+
+#[tokio::test]
+async fn case_20_capabilities_that_say_nothing_we_know_are_no_error() {
+    let entries = Reply::controller_entries([Some(0), Some(99), None]);
+    let scene = Scene::new(Controller, controller().always(Rpc::ControllerCapabilities, entries)).await;
+    let instance = scene.healthy().await;
+    assert!(raised(&instance["ControllerInfo"]).is_empty(), "{instance}");
+    assert_eq!(instance["UnknownCapabilities"], json!(["controller:99"]));
+}
+
+#[tokio::test]
+async fn case_21_a_capability_said_three_times_is_said() {
+    let scene = Scene::new(Controller, controller().controller_capabilities([1, 1, 1])).await;
+    let instance = scene.healthy().await;
+    assert_eq!(raised(&scene.record().await["ControllerInfo"]), ["SupportsCreateDelete"]);
+    assert_eq!(instance["Capabilities"]["Controller"], json!(["CREATE_DELETE_VOLUME"]));
+}
+
+#[tokio::test]
+async fn case_22_a_controller_without_capabilities_is_healthy() {
+    let scene = Scene::new(Controller, controller().controller_capabilities([])).await;
+    scene.healthy().await;
+    let record = scene.record().await;
+    assert_eq!(record["ControllerInfo"].as_object().expect("an object").len(), 12);
+    assert!(raised(&record["ControllerInfo"]).is_empty(), "{record}");
+}
+
+#[tokio::test]
+async fn case_23_a_declared_controller_that_does_not_answer_is_unhealthy() {
+    let scene = Scene::new(Controller, node()).await;
+    let instance = scene.unhealthy().await;
+    assert!(description(&instance).starts_with("failed initial fingerprint with err: rpc error: code = Unimplemented"));
+}
+
+#[tokio::test]
+async fn case_23_an_undeclared_controller_that_does_not_answer_is_none() {
+    let scene = Scene::new(Auto, node()).await;
+    scene.healthy().await;
+    scene.one_more_look().await;
+    assert_eq!(scene.gateway.plugin(D0).await.expect("counts")["Controllers"], json!({}));
+    assert_eq!(scene.gateway.detail(D0, "controller").await, None);
+}
+
+#[tokio::test]
+async fn case_24_a_capability_that_comes_later_is_followed() {
+    let scene = Scene::new(Controller, controller()).await;
+    scene.healthy().await;
+    scene.one_more_look().await;
+    let (before, plugin) = (scene.record().await, scene.gateway.plugin(D0).await.expect("counts"));
+    scene.driver.set_controller_capabilities([1, 2]);
+    flags_become(&scene, "ControllerInfo", vec!["SupportsCreateDelete", "SupportsAttachDetach"]).await;
+    let (after, next) = (scene.record().await, scene.gateway.plugin(D0).await.expect("counts"));
+    assert_ne!(after["UpdateTime"], before["UpdateTime"]);
+    assert!(next["ModifyIndex"].as_u64() > plugin["ModifyIndex"].as_u64());
+    assert_eq!(next["CreateIndex"], plugin["CreateIndex"]);
+}
+
+#[tokio::test]
+async fn case_25_node_capabilities_are_nomads_four_and_two_of_ours() {
+    let scene = Scene::new(Node, node().node_capabilities(1..=4)).await;
+    flags_become(&scene, "NodeInfo", NODE_FLAGS.to_vec()).await;
+    scene.driver.set_node_capabilities([5, 6]);
+    flags_become(&scene, "NodeInfo", Vec::new()).await;
+    let instance = scene.healthy().await;
+    assert_eq!(raised(&instance["NodeInfo"]), ["SupportsMountGroup", "SupportsSingleNodeMultiWriter"]);
+}
+
+#[tokio::test]
+async fn case_26_a_plugin_without_capabilities_is_healthy() {
+    let scene = Scene::new(Node, node().plugin_capabilities([])).await;
+    scene.healthy().await;
+    let record = scene.record().await;
+    assert_eq!((&record["RequiresControllerPlugin"], &record["RequiresTopologies"]), (&json!(false), &json!(false)));
+    assert_eq!(scene.gateway.plugin(D0).await.expect("counts")["ControllerRequired"], false);
+}
+
+#[tokio::test]
+async fn case_27_topologies_alone_are_required_alone() {
+    let scene = Scene::new(Node, node().plugin_capabilities([2])).await;
+    scene.healthy().await;
+    let record = scene.record().await;
+    assert_eq!((&record["RequiresControllerPlugin"], &record["RequiresTopologies"]), (&json!(false), &json!(true)));
+}
+
+#[tokio::test]
+async fn case_28_what_nomad_does_not_show_of_a_plugin_is_ours() {
+    let driver = node().plugin_capabilities([3, 4]).volume_expansion([1, 2]).group_capabilities([1]);
+    let scene = Scene::new(Node, driver).await;
+    let instance = scene.healthy().await;
+    for flag in
+        ["SupportsOnlineExpand", "SupportsOfflineExpand", "SupportsGroupController", "SupportsSnapshotMetadata"]
+    {
+        assert_eq!(instance[flag], true, "{flag}");
+    }
+    assert_eq!(instance["GroupControllerInfo"], json!({"SupportsCreateDeleteGetGroupSnapshot": true}));
+    let record = scene.record().await;
+    assert_eq!((&record["RequiresControllerPlugin"], &record["RequiresTopologies"]), (&json!(false), &json!(false)));
+    assert_eq!(record.get("SupportsOnlineExpand"), None, "Nomad's replies keep Nomad's keys");
+    assert!(scene.driver.calls(Rpc::GroupCapabilities) >= 1);
+}
+
+#[tokio::test]
+async fn case_29_a_group_controller_that_does_not_answer_is_a_warning() {
+    let scene = Scene::new(Node, node().plugin_capabilities([3])).await;
+    let instance = scene.healthy().await;
+    assert_eq!(instance.get("GroupControllerInfo"), None);
+    assert!(warnings(&instance).contains("GROUP_CONTROLLER_SERVICE"), "{instance}");
+}
+
+/// A warning is part of what is stored: it must not be as long, or as new each time, as a driver's words.
+#[tokio::test]
+async fn a_group_controller_that_fails_in_other_words_each_time_changes_nothing() {
+    let long = "x".repeat(50_000);
+    let scene = Scene::new(
+        Node,
+        node().plugin_capabilities([3]).always(Rpc::GroupCapabilities, Reply::fail(Code::Internal, &long)),
+    )
+    .await;
+    let instance = scene.healthy().await;
+    assert!(warnings(&instance).len() < 2048, "{} bytes of warnings", warnings(&instance).len());
+    let before = scene.gateway.indexes();
+    scene.driver.set(Rpc::GroupCapabilities, Reply::fail(Code::Internal, "port 2"));
+    scene.one_more_look().await;
+    assert_eq!(scene.gateway.indexes(), before);
+}
+
+#[tokio::test]
+async fn case_30_plugin_capabilities_that_fail_at_first_fail_the_initial_fingerprint() {
+    let driver = node().on(Rpc::PluginCapabilities, [Reply::fail(Code::Internal, "boom")]);
+    // The second look waits until it was seen what the first came to.
+    let scene = Scene::with(
+        Node,
+        driver.on(Rpc::Probe, [Reply::ready(), Reply::ready().after(millis(500))]),
+        quick(),
+    )
+    .await;
+    let instance = scene.unhealthy().await;
+    assert_eq!(
+        description(&instance),
+        "failed initial fingerprint with err: rpc error: code = Internal desc = boom"
+    );
+    assert_eq!(scene.gateway.plugin(D0).await, None);
+    assert_is_the_healthy_node(&scene).await;
+    assert_eq!(scene.gateway.history(D0).await.len(), 2, "it appeared, and the next look found it healthy");
+}
+
+#[tokio::test]
+async fn case_31_plugin_capabilities_that_fail_later_are_noticed_and_their_values_kept() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    scene.driver.set(Rpc::PluginCapabilities, Reply::fail(Code::Internal, "boom"));
+    scene.unhealthy().await;
+    let record = scene.record().await;
+    assert_eq!(description(&record), "failed fingerprinting with error: rpc error: code = Internal desc = boom");
+    assert_eq!(record["RequiresControllerPlugin"], true);
+    assert_eq!(raised(&record["NodeInfo"]), ["RequiresNodeStageVolume"]);
+}
+
+#[tokio::test]
+async fn case_32_a_node_driver_is_never_asked_for_what_a_controller_can() {
+    let scene = Scene::new(Node, node().always(Rpc::ControllerCapabilities, Reply::hang())).await;
+    scene.healthy().await;
+    scene.one_more_look().await;
+    assert_eq!(scene.driver.calls(Rpc::ControllerCapabilities), 0);
+}
+
+// NodeGetInfo
+
+#[tokio::test]
+async fn case_33_a_number_of_volumes_that_is_left_open_is_the_largest() {
+    for (said, shown) in [(5, 5), (0, MAX), (-1, MAX)] {
+        let scene = Scene::new(Node, node().node_info("n-1", said)).await;
+        let instance = scene.healthy().await;
+        assert_eq!(scene.record().await["NodeInfo"]["MaxVolumes"], json!(shown), "{said}");
+        assert_eq!(warnings(&instance).contains("max_volumes_per_node"), said < 0, "{said}: {instance}");
+    }
+}
+
+#[tokio::test]
+async fn case_34_the_largest_number_of_volumes_is_exact() {
+    let scene = Scene::new(Node, node().node_info("n-1", MAX)).await;
+    scene.healthy().await;
+    let text = scene.gateway.text(&format!("/v1/plugin/csi/{D0}")).await;
+    assert!(text.contains(r#""MaxVolumes":9223372036854775807,"#), "{text}");
+}
+
+#[tokio::test]
+async fn case_35_segments_are_nested_as_nomad_nests_them() {
+    let driver = node().plugin_capabilities([1, 2]).topology([("zone", "z1"), ("rack", "r2")]);
+    let scene = Scene::new(Node, driver).await;
+    let instance = scene.healthy().await;
+    let text = scene.gateway.text(&format!("/v1/plugin/csi/{D0}")).await;
+    assert!(text.contains(r#""AccessibleTopology":{"Segments":{"rack":"r2","zone":"z1"}}"#), "{text}");
+    assert_eq!(instance["Warnings"], json!([]));
+}
+
+#[tokio::test]
+async fn case_36_an_empty_topology_has_no_segments() {
+    let scene = Scene::new(Node, node().plugin_capabilities([1, 2]).topology([("", ""); 0])).await;
+    scene.healthy().await;
+    assert_eq!(scene.record().await["NodeInfo"]["AccessibleTopology"], json!({"Segments": null}));
+}
+
+#[tokio::test]
+async fn case_37_no_topology_is_null() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    assert_eq!(scene.record().await["NodeInfo"].get("AccessibleTopology"), Some(&Value::Null));
+}
+
+#[tokio::test]
+async fn case_38_keys_that_differ_in_case_are_kept_with_a_warning() {
+    let driver = node().plugin_capabilities([1, 2]).topology([("Zone", "z1"), ("zone", "z2")]);
+    let scene = Scene::new(Node, driver).await;
+    let instance = scene.healthy().await;
+    let segments = &scene.record().await["NodeInfo"]["AccessibleTopology"]["Segments"];
+    assert_eq!(*segments, json!({"Zone": "z1", "zone": "z2"}));
+    assert!(warnings(&instance).contains("differ only in case"), "{instance}");
+}
+
+#[tokio::test]
+async fn case_39_a_topology_that_was_not_announced_is_kept_with_a_warning() {
+    let scene = Scene::new(Node, node().topology([("zone", "z1")])).await;
+    let instance = scene.healthy().await;
+    let record = scene.record().await;
+    assert_eq!(record["NodeInfo"]["AccessibleTopology"], json!({"Segments": {"zone": "z1"}}));
+    assert_eq!(record["RequiresTopologies"], false);
+    assert!(warnings(&instance).contains("VOLUME_ACCESSIBILITY_CONSTRAINTS"), "{instance}");
+}
+
+#[tokio::test]
+async fn case_40_a_node_without_an_id_is_unhealthy() {
+    let scene = Scene::new(Node, node().node_info("", 0)).await;
+    let instance = scene.unhealthy().await;
+    assert_eq!(description(&instance), "failed initial fingerprint with err: plugin failed to return nodeid");
+    scene.one_more_look().await;
+    assert_eq!(scene.gateway.plugin(D0).await, None);
+}
+
+#[tokio::test]
+async fn case_41_a_long_node_id_is_kept_with_a_warning() {
+    let id = "n".repeat(300);
+    let scene = Scene::new(Node, node().node_info(&id, 0)).await;
+    let instance = scene.healthy().await;
+    assert_eq!(scene.record().await["NodeInfo"]["ID"], json!(id));
+    assert!(warnings(&instance).contains("300 bytes"), "{instance}");
+}
+
+#[tokio::test]
+async fn case_42_a_driver_that_does_not_implement_node_get_info_is_healthy() {
+    let scene = Scene::new(Node, node().always(Rpc::NodeInfo, Reply::unimplemented())).await;
+    scene.healthy().await;
+    let info = &scene.record().await["NodeInfo"];
+    assert_eq!((&info["ID"], &info["MaxVolumes"]), (&json!(""), &json!(MAX)));
+    scene.one_more_look().await;
+    assert_eq!(scene.driver.calls(Rpc::NodeInfo), 1, "an answer is an answer");
+}
+
+/// 600 ms stand for 10 s, and 300 ms for the limit of other calls.
+#[tokio::test]
+async fn case_43_node_get_info_has_more_time_than_other_calls() {
+    let slow = Reply::usual().after(millis(600));
+    let settings = with_limits(|limits| {
+        limits.call = millis(300);
+        limits.node_info = LONG;
+    });
+    let scene = Scene::with(Node, node().always(Rpc::NodeInfo, slow), settings).await;
+    assert_is_the_healthy_node(&scene).await;
+}
+
+/// 300 ms stand for its limit of 15 s.
+#[tokio::test]
+async fn case_43_node_get_info_has_not_all_the_time_there_is() {
+    let settings = with_limits(|limits| limits.node_info = millis(300));
+    let scene = Scene::with(Node, node().always(Rpc::NodeInfo, Reply::hang()), settings).await;
+    let instance = scene.unhealthy().await;
+    assert_eq!(
+        description(&instance),
+        "failed initial fingerprint with err: rpc error: code = DeadlineExceeded desc = context deadline exceeded"
+    );
+}
+
+/// 1.5 s stand for 10 min.
+#[tokio::test]
+async fn case_44_a_refresh_of_the_node_info_that_fails_changes_nothing() {
+    let settings = Settings { node_info_age: millis(1500), ..quick() };
+    let replies = [Reply::usual(), Reply::fail(Code::Internal, "metadata service away")];
+    let scene = Scene::with(Node, node().on(Rpc::NodeInfo, replies), settings).await;
+    scene.healthy().await;
+    let before = scene.gateway.indexes();
+    calls(&scene, Rpc::NodeInfo, 2).await;
+    scene.one_more_look().await;
+    assert_is_the_healthy_node(&scene).await;
+    assert_eq!(scene.gateway.indexes(), before);
+    assert_eq!(scene.driver.calls(Rpc::NodeInfo), 2, "asked again when the time has passed once more, not before");
+}
+
+/// 300 ms stand for 10 min.
+#[tokio::test]
+async fn case_45_a_node_id_that_changes_is_seen_at_the_next_refresh() {
+    let settings = Settings { node_info_age: millis(300), ..quick() };
+    let scene = Scene::with(Node, node(), settings).await;
+    scene.healthy().await;
+    scene.driver.set_node_info("n-2", 0);
+    scene.until("the node id is n-2", |instance| instance["NodeInfo"]["ID"] == "n-2").await;
+    let record = scene.record().await;
+    assert_eq!((&record["NodeInfo"]["ID"], &record["Healthy"]), (&json!("n-2"), &json!(true)));
+}

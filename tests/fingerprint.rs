@@ -157,7 +157,10 @@ async fn case_07_a_driver_that_starts_is_unhealthy_until_it_says_that_it_is_read
     let steps: Vec<_> = history.iter().map(|step| (&step["Kind"], &step["From"], &step["To"])).collect();
     assert_eq!(
         steps,
-        [(&json!("appeared"), &Value::Null, &json!("starting")), (&json!("phase"), &json!("starting"), &json!("healthy"))]
+        [
+            (&json!("appeared"), &Value::Null, &json!("starting")),
+            (&json!("phase"), &json!("starting"), &json!("healthy"))
+        ]
     );
 }
 
@@ -243,10 +246,7 @@ async fn case_13_a_probe_that_hangs_is_a_deadline_and_delays_nobody_else() {
     let settings = with_limits(|limits| limits.probe = millis(150));
     let gateway = TestGateway::watching([wanted(&hung_path, Node), wanted(&other_path, Node)], settings).await;
     let instance = gateway.instance_until("it is unhealthy", D0, "node", |i| i["Healthy"] == false).await;
-    assert!(
-        description(&instance).ends_with("code = DeadlineExceeded desc = context deadline exceeded"),
-        "{instance}"
-    );
+    assert!(description(&instance).ends_with("code = DeadlineExceeded desc = context deadline exceeded"), "{instance}");
     let (begun, before) = (Instant::now(), hung.calls(Rpc::Probe));
     let others_before = other.calls(Rpc::Probe);
     timeout(LONG, hung.wait_for_calls(Rpc::Probe, before + 4)).await.expect("it is asked again and again");
@@ -483,8 +483,7 @@ async fn case_28_what_nomad_does_not_show_of_a_plugin_is_ours() {
     let driver = node().plugin_capabilities([3, 4]).volume_expansion([1, 2]).group_capabilities([1]);
     let scene = Scene::new(Node, driver).await;
     let instance = scene.healthy().await;
-    for flag in
-        ["SupportsOnlineExpand", "SupportsOfflineExpand", "SupportsGroupController", "SupportsSnapshotMetadata"]
+    for flag in ["SupportsOnlineExpand", "SupportsOfflineExpand", "SupportsGroupController", "SupportsSnapshotMetadata"]
     {
         assert_eq!(instance[flag], true, "{flag}");
     }
@@ -524,17 +523,10 @@ async fn a_group_controller_that_fails_in_other_words_each_time_changes_nothing(
 async fn case_30_plugin_capabilities_that_fail_at_first_fail_the_initial_fingerprint() {
     let driver = node().on(Rpc::PluginCapabilities, [Reply::fail(Code::Internal, "boom")]);
     // The second look waits until it was seen what the first came to.
-    let scene = Scene::with(
-        Node,
-        driver.on(Rpc::Probe, [Reply::ready(), Reply::ready().after(millis(500))]),
-        quick(),
-    )
-    .await;
+    let scene =
+        Scene::with(Node, driver.on(Rpc::Probe, [Reply::ready(), Reply::ready().after(millis(500))]), quick()).await;
     let instance = scene.unhealthy().await;
-    assert_eq!(
-        description(&instance),
-        "failed initial fingerprint with err: rpc error: code = Internal desc = boom"
-    );
+    assert_eq!(description(&instance), "failed initial fingerprint with err: rpc error: code = Internal desc = boom");
     assert_eq!(scene.gateway.plugin(D0).await, None);
     assert_is_the_healthy_node(&scene).await;
     assert_eq!(scene.gateway.history(D0).await.len(), 2, "it appeared, and the next look found it healthy");
@@ -701,4 +693,138 @@ async fn case_45_a_node_id_that_changes_is_seen_at_the_next_refresh() {
     scene.until("the node id is n-2", |instance| instance["NodeInfo"]["ID"] == "n-2").await;
     let record = scene.record().await;
     assert_eq!((&record["NodeInfo"]["ID"], &record["Healthy"]), (&json!("n-2"), &json!(true)));
+}
+
+// Identity
+
+#[tokio::test]
+async fn case_46_a_driver_without_a_name_is_a_socket_with_a_reason() {
+    let scene = Scene::new(Node, node().name("")).await;
+    let socket = scene.gateway.socket_until("it was looked at", &scene.path, |s| s["Phase"] == "unhealthy").await;
+    let reason = socket["Reason"].as_str().expect("text");
+    assert!(reason.contains("PluginGetInfo: plugin returned empty name field"), "{reason}");
+    scene.one_more_look().await;
+    assert_eq!(scene.gateway.reader.current().records().count(), 0);
+    assert_eq!(scene.gateway.list().await, json!([]));
+}
+
+#[tokio::test]
+async fn case_47_a_name_that_is_too_long_is_an_id_with_a_warning() {
+    let name = format!("{}.example.com", "d".repeat(52));
+    assert_eq!(name.len(), 64);
+    let scene = Scene::new(Node, FakeDriver::node(&name)).await;
+    let instance = scene.gateway.instance_until("it is healthy", &name, "node", |i| i["Healthy"] == true).await;
+    assert!(warnings(&instance).contains("64 characters"), "{instance}");
+    assert_eq!(instance["Warnings"].as_array().expect("a list").len(), 1, "said once: {instance}");
+    assert_eq!(scene.gateway.plugin(&name).await.expect("counts")["Provider"], json!(name));
+}
+
+#[tokio::test]
+async fn case_48_a_name_that_cannot_be_an_id_needs_one() {
+    let scene = Scene::new(Node, node().name("bad/name")).await;
+    let socket = scene.gateway.socket_until("it was looked at", &scene.path, |s| s["Phase"] == "unhealthy").await;
+    let reason = socket["Reason"].as_str().expect("text");
+    assert!(reason.contains("bad/name") && reason.contains("--plugin-id"), "{reason}");
+    assert_eq!(scene.gateway.reader.current().records().count(), 0);
+}
+
+#[tokio::test]
+async fn case_48_a_name_that_cannot_be_an_id_is_shown_under_one() {
+    let scene = Scene::of(|path| named(path, Node, "x"), node().name("bad/name"), quick()).await;
+    scene.gateway.instance_until("it is healthy", "x", "node", |instance| instance["Healthy"] == true).await;
+    let plugin = scene.gateway.plugin("x").await.expect("counts");
+    assert_eq!((&plugin["ID"], &plugin["Provider"]), (&json!("x"), &json!("bad/name")));
+    assert_eq!(plugin["Nodes"][HOST]["Provider"], "bad/name");
+}
+
+#[tokio::test]
+async fn case_49_a_driver_without_a_version_is_healthy_with_a_warning() {
+    let scene = Scene::new(Node, node().version("")).await;
+    let instance = scene.healthy().await;
+    assert_eq!(scene.record().await["ProviderVersion"], "");
+    assert!(warnings(&instance).contains("version is empty"), "{instance}");
+    assert_eq!(instance["Warnings"].as_array().expect("a list").len(), 1, "said once: {instance}");
+}
+
+#[tokio::test]
+async fn case_50_an_upgrade_in_place_is_followed() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    let before = scene.gateway.plugin(D0).await.expect("counts");
+    scene.driver.set_version("1.2.4");
+    scene.until("the version is 1.2.4", |instance| instance["ProviderVersion"] == "1.2.4").await;
+    let after = scene.gateway.plugin(D0).await.expect("counts");
+    assert_eq!((&after["Version"], &after["Nodes"][HOST]["ProviderVersion"]), (&json!("1.2.4"), &json!("1.2.4")));
+    assert_eq!(after["CreateIndex"], before["CreateIndex"]);
+    assert!(after["ModifyIndex"].as_u64() > before["ModifyIndex"].as_u64());
+    assert_eq!(scene.driver.calls(Rpc::NodeInfo), 2);
+    assert_eq!(scene.driver.connections(), 1);
+}
+
+#[tokio::test]
+async fn case_51_another_name_is_another_plugin() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    scene.driver.set_name("other.example.com");
+    let old = scene.unhealthy().await;
+    assert_eq!(description(&old), r#"plugin identity changed: expected "drv.example.com", got "other.example.com""#);
+    assert_eq!(old["Provider"], D0, "its data are not the other one's");
+    let is_healthy = |instance: &Value| instance["Healthy"] == true;
+    let new = scene.gateway.instance_until("the other is healthy", "other.example.com", "node", is_healthy).await;
+    assert_eq!(new["Provider"], "other.example.com");
+    scene.one_more_look().await;
+    assert_eq!(scene.unhealthy().await["HealthDescription"], old["HealthDescription"]);
+    let list = scene.gateway.list().await;
+    let healthy: Vec<_> = list.as_array().expect("a list").iter().map(|stub| &stub["NodesHealthy"]).collect();
+    assert_eq!(healthy, [&json!(0), &json!(1)]);
+}
+
+/// Once it stayed healthy for ever.
+#[tokio::test]
+async fn case_51_a_plugin_is_unhealthy_too_when_the_other_name_can_be_no_id() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    scene.driver.set_name("bad/name");
+    let old = scene.unhealthy().await;
+    assert_eq!(description(&old), r#"plugin identity changed: expected "drv.example.com", got "bad/name""#);
+    scene.driver.set_name(D0);
+    assert_is_the_healthy_node(&scene).await;
+}
+
+#[tokio::test]
+async fn case_52_what_is_no_driver_is_ignored() {
+    let scene = Scene::new(Node, FakeDriver::registrar("CSIPlugin", D0, "")).await;
+    let socket = scene.gateway.socket_until("it is ignored", &scene.path, |socket| socket["Ignored"] == true).await;
+    assert!(socket["Reason"].as_str().expect("text").contains("GetPluginInfo"), "{socket}");
+    assert_eq!(scene.gateway.reader.current().records().count(), 0);
+    assert_eq!(scene.driver.methods(), ["GetPluginInfo"]);
+}
+
+#[tokio::test]
+async fn case_53_a_manifest_is_shown_by_us_and_not_by_nomad() {
+    let scene = Scene::new(Node, node().manifest([("a", "b")])).await;
+    assert_eq!(scene.healthy().await["ProviderManifest"], json!({"a": "b"}));
+    assert_is_the_healthy_node(&scene).await;
+}
+
+#[tokio::test]
+async fn case_54_a_name_that_is_no_text_is_the_drivers_fault() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    scene.driver.set(Rpc::PluginInfo, Reply::bytes(&b"\x0a\x02\xff\xfe\x12\x051.2.3"[..]));
+    let instance = scene.unhealthy().await;
+    assert!(description(&instance).contains("code = Internal desc = "), "{instance}");
+    scene.driver.set(Rpc::PluginInfo, Reply::usual());
+    scene.healthy().await;
+}
+
+#[tokio::test]
+async fn case_55_an_answer_of_eight_mebibytes_is_refused() {
+    let huge = Reply::bytes([&b"\x0a\x80\x80\x80\x04"[..], &vec![b'x'; 8 << 20]].concat());
+    let scene = Scene::of(|path| named(path, Node, D0), node().always(Rpc::PluginInfo, huge), quick()).await;
+    let instance = scene.unhealthy().await;
+    assert!(description(&instance).len() < 300, "{instance}");
+    assert_eq!(instance["Reason"]["Code"], "OutOfRange", "refused by its length, before it is read");
+    scene.driver.set(Rpc::PluginInfo, Reply::usual());
+    scene.healthy().await;
 }

@@ -160,7 +160,10 @@ impl TestGateway {
                 for record in self.reader.current().records() {
                     writeln!(known, "{record:?}").expect("text grows");
                 }
-                panic!("not within {LONG:?}: {what}\nrecords:\n{known}sockets: {:#}", self.get("/v1/gateway/sockets").await);
+                panic!(
+                    "not within {LONG:?}: {what}\nrecords:\n{known}sockets: {:#}",
+                    self.get("/v1/gateway/sockets").await
+                );
             }
             tokio::time::sleep(AGAIN).await;
         }

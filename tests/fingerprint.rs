@@ -828,3 +828,380 @@ async fn case_55_an_answer_of_eight_mebibytes_is_refused() {
     scene.driver.set(Rpc::PluginInfo, Reply::usual());
     scene.healthy().await;
 }
+
+// Socket life
+
+/// 300 ms stand for 3 s.
+#[tokio::test]
+async fn case_56_a_driver_that_comes_late_is_healthy_within_a_second() {
+    for has_directory in [true, false] {
+        let directory = TempDir::new().expect("a scratch directory");
+        let parent = directory.path().join("plugins/drv");
+        let path = parent.join("csi.sock");
+        if has_directory {
+            std::fs::create_dir_all(&parent).expect("makes a directory");
+        }
+        let gateway = TestGateway::watching([wanted(&path, Node)], seldom()).await;
+        gateway.socket_until("it was looked at", &path, |socket| socket["Phase"] == "gone").await;
+        tokio::time::sleep(millis(300)).await;
+        let _driver = node().serve(&path).await.expect("binds");
+        let begun = Instant::now();
+        gateway.instance_until("it is healthy", D0, "node", |instance| instance["Healthy"] == true).await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?} (directory: {has_directory})", begun.elapsed());
+    }
+}
+
+/// The next look by the clock is half a minute away.
+#[tokio::test]
+async fn case_57_a_socket_file_that_is_removed_is_gone_at_once() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    std::fs::remove_file(&scene.path).expect("removes the file");
+    let instance = scene.until("it is gone", |instance| instance["Phase"] == "gone").await;
+    assert!(description(&instance).contains("no such file or directory"), "{instance}");
+    let plugin = scene.gateway.plugin(D0).await.expect("still counts");
+    assert_eq!((&plugin["NodesHealthy"], &plugin["NodesExpected"]), (&json!(0), &json!(1)));
+    assert_eq!(plugin["Nodes"][HOST]["Healthy"], false);
+}
+
+#[tokio::test]
+async fn case_58_a_dead_socket_is_refused_and_recovers() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    scene.driver.leave_dead().await;
+    let instance = scene.until("it is stale", |instance| instance["Phase"] == "stale").await;
+    assert!(description(&instance).starts_with("failed fingerprinting with error: "), "{instance}");
+    assert!(description(&instance).contains("connection refused"), "{instance}");
+    scene.driver.come_back().await.expect("binds");
+    assert_is_the_healthy_node(&scene).await;
+}
+
+#[tokio::test]
+async fn case_59_a_process_that_takes_the_place_of_another_is_the_one_that_is_asked() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    // The connection to the old one stays open.
+    let new = scene.driver.replace(node().version("2.0")).await.expect("binds");
+    scene.until("2.0 is seen", |instance| instance["ProviderVersion"] == "2.0").await;
+    let before = scene.driver.log().len();
+    new.set_version("2.1");
+    new.cut_connections();
+    scene.until("2.1 is seen", |instance| instance["ProviderVersion"] == "2.1").await;
+    assert_eq!(scene.driver.log().len(), before, "the old process is asked nothing more");
+    assert!(new.calls(Rpc::NodeInfo) >= 1, "another process, perhaps another node");
+}
+
+/// A kernel that frees inodes late, or never uses them again (tmpfs), leaves case 59 without open connection.
+#[tokio::test]
+async fn case_60_a_new_process_is_asked_though_its_file_has_the_number_of_the_old_one() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    let mut inodes = vec![scene.healthy_inode().await];
+    for version in 1..=10 {
+        scene.driver.vanish().await;
+        scene.driver.set_version(version.to_string());
+        scene.driver.come_back().await.expect("binds");
+        scene.until("the new version is seen", |instance| instance["ProviderVersion"] == version.to_string()).await;
+        inodes.push(scene.healthy_inode().await);
+        if inodes[inodes.len() - 1] == inodes[inodes.len() - 2] {
+            return;
+        }
+    }
+}
+
+/// 30 ms stand for 2 s.
+#[tokio::test]
+async fn case_61_a_socket_that_never_accepts_is_unhealthy_and_nothing_piles_up() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let path = directory.path().join("csi.sock");
+    let _odd = OddSocket::never_accepts(&path).expect("binds");
+    let mut settings = with_limits(|limits| limits.connect = millis(30));
+    settings.poll_interval = millis(30);
+    let gateway = TestGateway::watching([named(&path, Node, D0)], settings).await;
+    let instance = gateway.instance_until("it is unhealthy", D0, "node", |i| i["Healthy"] == false).await;
+    assert!(description(&instance).ends_with("code = DeadlineExceeded desc = context deadline exceeded"), "{instance}");
+    let runtime = tokio::runtime::Handle::current();
+    let (before, descriptors) = (runtime.metrics().num_alive_tasks(), open_descriptors());
+    let mut seen = Value::Null;
+    for _ in 0..100 {
+        let moved = |socket: &Value| socket["LastProbeTime"] != seen;
+        seen = gateway.socket_until("another look", &path, moved).await["LastProbeTime"].clone();
+    }
+    let after = runtime.metrics().num_alive_tasks();
+    assert!(after <= before + 4, "{before} tasks, and {after} a hundred looks later");
+    // Other tests of this process open and close theirs.
+    let more = open_descriptors().saturating_sub(descriptors);
+    assert!(more < 90, "{more} descriptors more, a hundred looks later");
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("a mounted /proc").count()
+}
+
+#[tokio::test]
+async fn case_61_a_full_queue_looks_no_different() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let path = directory.path().join("csi.sock");
+    let _odd = OddSocket::has_a_full_queue(&path).await.expect("binds");
+    let settings = with_limits(|limits| limits.connect = millis(50));
+    let gateway = TestGateway::watching([named(&path, Node, D0)], settings).await;
+    let instance = gateway.instance_until("it is unhealthy", D0, "node", |i| i["Healthy"] == false).await;
+    assert!(description(&instance).ends_with("code = DeadlineExceeded desc = context deadline exceeded"), "{instance}");
+}
+
+#[tokio::test]
+async fn case_62_a_socket_that_accepts_and_closes_is_unhealthy_after_two_dials() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let path = directory.path().join("csi.sock");
+    let odd = OddSocket::accepts_and_closes(&path).expect("binds");
+    let gateway = TestGateway::watching([named(&path, Node, D0)], seldom()).await;
+    let instance = gateway.instance_until("it is unhealthy", D0, "node", |i| i["Healthy"] == false).await;
+    assert!(description(&instance).contains("code = Unavailable"), "{instance}");
+    assert_eq!(instance["Phase"], "unhealthy");
+    // Longer than all eager dials would need to come again; the next look is seconds away.
+    tokio::time::sleep(millis(500)).await;
+    assert!((1..=2).contains(&odd.connections()), "{} connects", odd.connections());
+}
+
+#[tokio::test]
+async fn case_69_the_authority_is_localhost() {
+    let scene =
+        Scene::new(Monolith, FakeDriver::monolith(D0).plugin_capabilities([1, 3]).group_capabilities([1])).await;
+    scene.healthy().await;
+    let authorities: Vec<String> = scene.driver.authorities().into_iter().collect();
+    assert_eq!(authorities, ["localhost"]);
+}
+
+#[tokio::test]
+async fn case_70_a_connection_that_breaks_during_a_probe_is_opened_again_in_the_same_look() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    scene.one_more_look().await;
+    let (before, time) = (scene.gateway.indexes(), scene.record().await["UpdateTime"].clone());
+    scene.driver.queue(Rpc::Probe, [Reply::drop_connection()]);
+    let probes = scene.driver.calls(Rpc::Probe);
+    calls(&scene, Rpc::Probe, probes + 3).await;
+    assert_eq!(scene.driver.replies_left(), 0);
+    assert_is_the_healthy_node(&scene).await;
+    assert_eq!((scene.gateway.indexes(), &scene.record().await["UpdateTime"]), (before, &time));
+    assert_eq!(scene.driver.connections(), 2);
+}
+
+#[tokio::test]
+async fn case_71_one_of_fifty_that_hangs_delays_no_other() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let mut drivers = Vec::new();
+    for number in 0..50 {
+        let driver = FakeDriver::node(format!("drv-{number:02}.example.com"));
+        let driver = if number == 25 { driver.always(Rpc::PluginInfo, Reply::hang()) } else { driver };
+        drivers.push(driver.serve(directory.path().join(format!("{number}.sock"))).await.expect("binds"));
+    }
+    let sockets: Vec<_> = drivers.iter().map(|driver| wanted(driver.socket(), Node)).collect();
+    // The one that hangs does so for longer than this test lives.
+    let settings = Settings { poll_limit: LONG * 2, ..with_limits(|limits| limits.call = LONG * 2) };
+    let gateway = TestGateway::watching(sockets, settings).await;
+    for (number, driver) in drivers.iter().enumerate().filter(|(number, _)| *number != 25) {
+        let arrived = timeout(LONG, driver.wait_for_calls(Rpc::Probe, 4)).await;
+        arrived.unwrap_or_else(|_| panic!("driver {number} was probed {} times", driver.calls(Rpc::Probe)));
+    }
+    assert_eq!((drivers[25].calls(Rpc::PluginInfo), drivers[25].calls(Rpc::Probe)), (1, 0), "still in its first call");
+    let list = gateway.list().await;
+    let list = list.as_array().expect("a list");
+    assert!(list.len() == 49 && list.iter().all(|stub| stub["NodesHealthy"] == 1), "{list:?}");
+}
+
+/// The same with more hung sockets than may be looked at at a time; once they kept everybody else out. 200 ms stand for
+/// the probe limit.
+#[tokio::test]
+async fn case_71_a_hundred_that_hang_leave_room_for_one_that_does_not() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let mut odd = Vec::new();
+    for number in 0..100 {
+        odd.push(OddSocket::accepts_and_is_silent(directory.path().join(format!("{number}.sock"))).expect("binds"));
+    }
+    let well = node().serve(directory.path().join("well.sock")).await.expect("binds");
+    let mut sockets: Vec<_> = odd.iter().map(|odd| wanted(odd.socket(), Node)).collect();
+    sockets.push(wanted(well.socket(), Node));
+    let settings = with_limits(|limits| limits.connect = millis(200));
+    let gateway = TestGateway::watching(sockets, settings).await;
+    gateway.wait_until("all were looked at", |_| gateway.reader.standing().is_scanned).await;
+    // A hundred of them, four at a time, 200 ms each: by then all would have had one more look.
+    let begun = Instant::now();
+    let probes = well.calls(Rpc::Probe);
+    timeout(LONG, well.wait_for_calls(Rpc::Probe, probes + 10)).await.expect("it is looked at");
+    assert!(begun.elapsed() < Duration::from_secs(4), "ten looks took {:?}", begun.elapsed());
+    // One of them is replaced by a driver while it waits for its turn among the hung ones.
+    let path = odd[50].socket().to_owned();
+    std::fs::remove_file(&path).expect("removes the file");
+    let begun = Instant::now();
+    let _new = FakeDriver::node("new.example.com").serve(&path).await.expect("binds");
+    let is_healthy = |instance: &Value| instance["Healthy"] == true;
+    gateway.instance_until("the new one is healthy", "new.example.com", "node", is_healthy).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "seen after {:?}", begun.elapsed());
+}
+
+/// A driver that answers "not ready" after its return is asked at intervals; once it was asked every 50 ms for 5 s.
+#[tokio::test]
+async fn a_driver_that_starts_after_its_return_is_not_asked_all_the_time() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    scene.driver.leave_dead().await;
+    scene.unhealthy().await;
+    scene.driver.set_probe(Reply::starting());
+    let before = scene.driver.calls(Rpc::Probe);
+    scene.driver.come_back().await.expect("binds");
+    scene.until("it is starting", |instance| instance["Phase"] == "starting").await;
+    tokio::time::sleep(millis(700)).await;
+    let more = scene.driver.calls(Rpc::Probe) - before;
+    assert!((1..=3).contains(&more), "{more} probes in less than a second");
+}
+
+/// The inode of the old directory lives as long as the old socket, so nothing tells that it went.
+#[tokio::test]
+async fn a_directory_that_is_replaced_under_an_old_process_is_noticed() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let parent = directory.path().join("drv");
+    let path = parent.join("csi.sock");
+    let old = node().serve(&path).await.expect("binds");
+    let gateway = TestGateway::watching([wanted(&path, Node)], seldom()).await;
+    gateway.instance_until("it is healthy", D0, "node", |instance| instance["Healthy"] == true).await;
+    std::fs::remove_dir_all(&parent).expect("removes the directory");
+    gateway.instance_until("it is gone", D0, "node", |instance| instance["Phase"] == "gone").await;
+    // All eager dials are over, the next look by the clock is seconds away.
+    tokio::time::sleep(millis(5300)).await;
+    let begun = Instant::now();
+    let _new = node().version("2.0").serve(&path).await.expect("binds");
+    gateway.instance_until("2.0 is seen", D0, "node", |instance| instance["ProviderVersion"] == "2.0").await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    drop(old);
+}
+
+/// Both names lead to one inode, and so to one watch.
+#[tokio::test]
+async fn two_names_of_one_directory_are_both_watched() {
+    let directory = TempDir::new().expect("a scratch directory");
+    std::fs::create_dir(directory.path().join("run")).expect("makes a directory");
+    std::os::unix::fs::symlink("run", directory.path().join("alias")).expect("makes a link");
+    let names = ["run/a.sock", "alias/b.sock"].map(|name| directory.path().join(name));
+    let gateway = TestGateway::watching(names.iter().map(|path| wanted(path, Node)), seldom()).await;
+    for path in &names {
+        gateway.socket_until("it was looked at", path, |socket| socket["Phase"] == "gone").await;
+    }
+    let begun = Instant::now();
+    let mut drivers = Vec::new();
+    for (path, id) in names.iter().zip(["a.example.com", "b.example.com"]) {
+        drivers.push(FakeDriver::node(id).serve(path).await.expect("binds"));
+        gateway.instance_until("it is healthy", id, "node", |instance| instance["Healthy"] == true).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+// Roles
+
+#[tokio::test]
+async fn case_72_only_controller_answers_so_it_is_one() {
+    let scene = Scene::new(Auto, controller()).await;
+    let is_healthy = |instance: &Value| instance["Healthy"] == true;
+    scene.gateway.instance_until("it is healthy", D0, "controller", is_healthy).await;
+    scene.one_more_look().await;
+    assert_eq!(scene.gateway.plugin(D0).await.expect("counts")["Nodes"], json!({}));
+}
+
+#[tokio::test]
+async fn case_73_only_node_answers_so_it_is_one() {
+    let scene = Scene::new(Auto, node()).await;
+    assert_is_the_healthy_node(&scene).await;
+    assert_eq!(scene.gateway.plugin(D0).await.expect("counts")["ControllerRequired"], true);
+    assert_eq!(scene.gateway.socket(&scene.path).await.expect("watched")["Roles"], json!(["node"]));
+}
+
+#[tokio::test]
+async fn case_75_a_monolith_has_two_healths() {
+    let driver = FakeDriver::monolith(D0).always(Rpc::NodeCapabilities, Reply::fail(Code::Internal, "no"));
+    let scene = Scene::new(Monolith, driver).await;
+    scene.unhealthy().await;
+    let plugin = scene.gateway.plugin(D0).await.expect("counts");
+    assert_eq!((&plugin["ControllersHealthy"], &plugin["NodesHealthy"]), (&json!(1), &json!(0)));
+    assert_eq!(plugin["Controllers"][HOST]["Healthy"], true);
+}
+
+/// Once it stayed healthy for ever.
+#[tokio::test]
+async fn a_role_that_was_served_and_is_no_more_is_unhealthy() {
+    let scene = Scene::new(Auto, FakeDriver::monolith(D0)).await;
+    scene.healthy().await;
+    scene.driver.drop_node();
+    let instance = scene.unhealthy().await;
+    assert!(description(&instance).contains("code = Unimplemented"), "{instance}");
+    let plugin = scene.gateway.plugin(D0).await.expect("counts");
+    assert_eq!((&plugin["ControllersHealthy"], &plugin["NodesHealthy"]), (&json!(1), &json!(0)));
+}
+
+// Aggregation
+
+#[tokio::test]
+async fn case_77_a_controller_is_required_although_none_is_there() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    assert_eq!(scene.gateway.list().await[0]["ControllerRequired"], true);
+}
+
+#[tokio::test]
+async fn case_78_a_plugin_that_was_never_well_is_none_of_nomads() {
+    let scene = Scene::new(Node, node().always(Rpc::Probe, Reply::fail(Code::Internal, "no"))).await;
+    scene.unhealthy().await;
+    assert_eq!((scene.gateway.list().await, scene.gateway.plugin(D0).await), (json!([]), None));
+}
+
+#[tokio::test]
+async fn case_80_the_same_trouble_again_moves_no_index() {
+    let scene = Scene::new(Node, node()).await;
+    scene.healthy().await;
+    scene.driver.set_probe(Reply::fail(Code::Internal, "no"));
+    scene.unhealthy().await;
+    let before = scene.gateway.indexes();
+    scene.one_more_look().await;
+    assert_eq!(scene.gateway.indexes(), before);
+}
+
+#[tokio::test]
+async fn case_96_a_restart_forgets_nothing_and_the_index_does_not_fall() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let path = directory.path().join("csi.sock");
+    let driver = node().serve(&path).await.expect("binds");
+    let keep = || csi_gateway::app::Keep::In(directory.path().join("state"));
+    let first = TestGateway::keeping(keep(), [wanted(&path, Node)], quick()).await;
+    first.instance_until("it is healthy", D0, "node", |instance| instance["Healthy"] == true).await;
+    let (index, before) = (first.indexes(), first.plugin(D0).await.expect("counts"));
+    first.stop().await;
+    driver.leave_dead().await;
+    let second = TestGateway::keeping(keep(), [wanted(&path, Node)], quick()).await;
+    assert!(second.indexes() >= index, "{:?} after {index:?}", second.indexes());
+    let instance = second.instance_until("it is stale", D0, "node", |instance| instance["Phase"] == "stale").await;
+    assert!(description(&instance).starts_with("failed fingerprinting with error: "), "no longer initial: {instance}");
+    let after = second.plugin(D0).await.expect("counts at once");
+    assert_eq!(after["Nodes"][HOST]["NodeInfo"], before["Nodes"][HOST]["NodeInfo"]);
+    assert_eq!((&after["CreateIndex"], &after["CreateTime"]), (&before["CreateIndex"], &before["CreateTime"]));
+    second.stop().await;
+}
+
+/// The store holds two plugins of one socket, and the one that is there dies while nobody looks. Once the other was
+/// followed, and this one stayed healthy.
+#[tokio::test]
+async fn after_a_restart_the_plugin_that_was_there_last_is_followed() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let path = directory.path().join("csi.sock");
+    let driver = node().serve(&path).await.expect("binds");
+    let keep = || csi_gateway::app::Keep::In(directory.path().join("state"));
+    let first = TestGateway::keeping(keep(), [wanted(&path, Node)], quick()).await;
+    first.instance_until("it is healthy", D0, "node", |instance| instance["Healthy"] == true).await;
+    driver.set_name("a.example.com");
+    first.instance_until("it is healthy", "a.example.com", "node", |instance| instance["Healthy"] == true).await;
+    first.stop().await;
+    driver.leave_dead().await;
+    let second = TestGateway::keeping(keep(), [wanted(&path, Node)], quick()).await;
+    second.instance_until("it is stale", "a.example.com", "node", |instance| instance["Phase"] == "stale").await;
+    let old = second.detail(D0, "node").await.expect("kept");
+    assert!(description(&old).starts_with("plugin identity changed"), "{old}");
+    second.stop().await;
+}

@@ -251,6 +251,13 @@ impl Scene {
         self.until("the driver is healthy", |instance| instance["Healthy"] == true).await
     }
 
+    /// The inode of the socket file, as it was seen when D0 was healthy.
+    pub async fn healthy_inode(&self) -> u64 {
+        let is_healthy = |socket: &Value| socket["Phase"] == "healthy";
+        let socket = self.gateway.socket_until("the socket is healthy", &self.path, is_healthy).await;
+        socket["Inode"].as_u64().expect("a file has an inode")
+    }
+
     /// Waits until D0 is known and not healthy.
     pub async fn unhealthy(&self) -> Value {
         self.until("the driver is unhealthy", |instance| instance["Healthy"] == false).await

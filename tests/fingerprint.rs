@@ -4,6 +4,8 @@
 //! Looks come every 100 ms instead of every 30 s. Where a case names a time that would make the test wait, its test says
 //! what stands for it. A reply that hangs at the end of a script freezes what was seen before it.
 
+#![allow(clippy::panic, reason = "a test that waited in vain has nothing else to do")]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -891,7 +893,8 @@ async fn case_59_a_process_that_takes_the_place_of_another_is_the_one_that_is_as
     assert!(new.calls(Rpc::NodeInfo) >= 1, "another process, perhaps another node");
 }
 
-/// A kernel that frees inodes late, or never uses them again (tmpfs), leaves case 59 without open connection.
+/// Most file systems give the number to the next file at once; on one that does not (tmpfs) this is case 59 without an
+/// open connection.
 #[tokio::test]
 async fn case_60_a_new_process_is_asked_though_its_file_has_the_number_of_the_old_one() {
     let scene = Scene::with(Node, node(), seldom()).await;
@@ -899,9 +902,10 @@ async fn case_60_a_new_process_is_asked_though_its_file_has_the_number_of_the_ol
     let mut inodes = vec![scene.healthy_inode().await];
     for version in 1..=10 {
         scene.driver.vanish().await;
-        scene.driver.set_version(version.to_string());
+        let version = version.to_string();
+        scene.driver.set_version(&version);
         scene.driver.come_back().await.expect("binds");
-        scene.until("the new version is seen", |instance| instance["ProviderVersion"] == version.to_string()).await;
+        scene.until("the new version is seen", |instance| instance["ProviderVersion"] == *version).await;
         inodes.push(scene.healthy_inode().await);
         if inodes[inodes.len() - 1] == inodes[inodes.len() - 2] {
             return;
@@ -921,7 +925,7 @@ async fn case_61_a_socket_that_never_accepts_is_unhealthy_and_nothing_piles_up()
     let instance = gateway.instance_until("it is unhealthy", D0, "node", |i| i["Healthy"] == false).await;
     assert!(description(&instance).ends_with("code = DeadlineExceeded desc = context deadline exceeded"), "{instance}");
     let runtime = tokio::runtime::Handle::current();
-    let (before, descriptors) = (runtime.metrics().num_alive_tasks(), open_descriptors());
+    let before = runtime.metrics().num_alive_tasks();
     let mut seen = Value::Null;
     for _ in 0..100 {
         let moved = |socket: &Value| socket["LastProbeTime"] != seen;
@@ -929,13 +933,6 @@ async fn case_61_a_socket_that_never_accepts_is_unhealthy_and_nothing_piles_up()
     }
     let after = runtime.metrics().num_alive_tasks();
     assert!(after <= before + 4, "{before} tasks, and {after} a hundred looks later");
-    // Other tests of this process open and close theirs.
-    let more = open_descriptors().saturating_sub(descriptors);
-    assert!(more < 90, "{more} descriptors more, a hundred looks later");
-}
-
-fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("a mounted /proc").count()
 }
 
 #[tokio::test]
@@ -1037,7 +1034,7 @@ async fn case_71_a_hundred_that_hang_leave_room_for_one_that_does_not() {
     let _new = FakeDriver::node("new.example.com").serve(&path).await.expect("binds");
     let is_healthy = |instance: &Value| instance["Healthy"] == true;
     gateway.instance_until("the new one is healthy", "new.example.com", "node", is_healthy).await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "seen after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(1), "seen after {:?}", begun.elapsed());
 }
 
 /// A driver that answers "not ready" after its return is asked at intervals; once it was asked every 50 ms for 5 s.

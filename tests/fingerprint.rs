@@ -12,13 +12,17 @@ use std::time::{Duration, Instant};
 
 use csi_gateway::csi::{Limits, Rpc};
 use csi_gateway::demo::{FakeDriver, OddSocket, Reply};
+use csi_gateway::domain::catalog::Catalog;
 use csi_gateway::domain::code::Code;
+use csi_gateway::domain::record::Record;
 use csi_gateway::domain::socket::RoleChoice::{Auto, Controller, Monolith, Node};
 use csi_gateway::fingerprint::Settings;
+use csi_gateway::registry::reporter::Report;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use support::fixture::{self, put};
 use support::gateway::{D0, HOST, LONG, Scene, TestGateway, named, quick, wanted};
 
 /// Nomad's way of saying that the driver leaves the number of volumes open.
@@ -1148,6 +1152,55 @@ async fn case_78_a_plugin_that_was_never_well_is_none_of_nomads() {
     let scene = Scene::new(Node, node().always(Rpc::Probe, Reply::fail(Code::Internal, "no"))).await;
     scene.unhealthy().await;
     assert_eq!((scene.gateway.list().await, scene.gateway.plugin(D0).await), (json!([]), None));
+}
+
+/// Records of other hosts, as another source would feed them.
+async fn feed(gateway: &TestGateway, records: impl IntoIterator<Item = Record>) {
+    let changes = records.into_iter().map(put).collect();
+    gateway.feed.send(Report::Feed(changes)).await.expect("the registry takes it");
+}
+
+fn modify_index(plugin: &Value) -> u64 {
+    plugin["ModifyIndex"].as_u64().expect("a number")
+}
+
+#[tokio::test]
+async fn cases_76_79_and_81_counts_follow_the_hosts() {
+    let gateway = TestGateway::watching([], quick()).await;
+    let nodes = ["host-000a", "host-000b", "host-000c"].map(|host| fixture::node("ebs", host));
+    feed(&gateway, nodes.iter().cloned().chain([fixture::controller("ebs", "host-000a")])).await;
+    gateway.wait_until("all four are there", |catalog| catalog.records().count() == 4).await;
+    let plugin = gateway.plugin("ebs").await.expect("counts");
+    let counts = |plugin: &Value| {
+        ["ControllersHealthy", "ControllersExpected", "NodesHealthy", "NodesExpected"].map(|key| plugin[key].clone())
+    };
+    assert_eq!(counts(&plugin), [1, 1, 3, 3].map(Value::from));
+    assert_eq!(plugin["ControllerRequired"], true);
+
+    let healthy =
+        |count| move |catalog: &Catalog| catalog.plugin("ebs").is_some_and(|p| p.tally.nodes.healthy == count);
+    feed(&gateway, [fixture::unhealthy(nodes[1].clone())]).await;
+    gateway.wait_until("B is ill", healthy(2)).await;
+    let ill = gateway.plugin("ebs").await.expect("counts");
+    assert_eq!(counts(&ill), [1, 1, 2, 3].map(Value::from));
+    assert_eq!(ill["Nodes"].as_object().expect("an object").len(), 3);
+    assert_eq!(modify_index(&ill), modify_index(&plugin) + 1, "it moves once");
+
+    feed(&gateway, [nodes[1].clone()]).await;
+    gateway.wait_until("B is well", healthy(3)).await;
+    assert_eq!(counts(&gateway.plugin("ebs").await.expect("counts")), [1, 1, 3, 3].map(Value::from));
+}
+
+#[tokio::test]
+async fn case_95_two_plugins_of_one_batch_have_one_index() {
+    let gateway = TestGateway::watching([], quick()).await;
+    let before = gateway.indexes().0;
+    feed(&gateway, ["ebs", "nfs"].map(|id| fixture::node(id, "host-000a"))).await;
+    gateway.wait_until("both are there", |catalog| catalog.records().count() == 2).await;
+    let (ebs, nfs) = (gateway.plugin("ebs").await.expect("counts"), gateway.plugin("nfs").await.expect("counts"));
+    let after = gateway.indexes().0;
+    assert_eq!((modify_index(&ebs), modify_index(&nfs)), (after, after));
+    assert_eq!(after, before + 1);
 }
 
 #[tokio::test]

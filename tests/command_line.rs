@@ -24,13 +24,20 @@ fn parse(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, S
 #[test]
 fn everything_that_is_wrong_is_said_at_once_with_its_origin_and_what_is_allowed() {
     let wrong = parse(
-        &["serve", "--csi-adress=x", "--csi-address=tcp://1.2.3.4:5", "--poll-interval=soon", "--plugin-type=both", "extra"],
+        &[
+            "serve",
+            "--csi-adress=x",
+            "--csi-address=tcp://1.2.3.4:5",
+            "--poll-interval=soon",
+            "--plugin-type=both",
+            "extra",
+        ],
         &[("CSI_GATEWAY_HISTORY", "many"), ("CSI_GATEWAY_HTTP_ENDPOINT", "127.0.0.1:1,nowhere")],
     );
     let expected = [
         "error: unknown flag --csi-adress for `serve`; did you mean --csi-address?",
         "error: unexpected argument `extra` after `serve`",
-        "error: flag --csi-address: `tcp://1.2.3.4:5` `tcp:` is not supported, only unix sockets are",
+        "error: flag --csi-address: `tcp://1.2.3.4:5` is a `tcp:` address, and only unix sockets are supported",
         "error: flag --plugin-type: `both` is none of controller, node, monolith, auto",
         "error: flag --poll-interval: `soon` is no duration above 0, such as 500ms, 30s or 1m30s",
         "error: variable CSI_GATEWAY_HTTP_ENDPOINT: `nowhere` is no address: HOST:PORT, :PORT or unix:///PATH",
@@ -42,11 +49,17 @@ fn everything_that_is_wrong_is_said_at_once_with_its_origin_and_what_is_allowed(
 #[test]
 fn usage_errors_name_the_nearest_and_the_place_where_a_flag_belongs() {
     let cases: [(&[&str], &str); 8] = [
-        (&["server"], "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, demo, version"),
+        (
+            &["server"],
+            "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, demo, version",
+        ),
         (&["xyz"], "error: unknown command `xyz`; the commands are serve, probe, status, demo, version"),
         (&["status", "--hosts=3"], "error: flag --hosts does not belong to `status`, but to `demo`"),
         (&["serve"], "error: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock"),
-        (&["serve", "--csi-address"], "error: flag --csi-address needs a value: --csi-address=SOCKET\nerror: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock"),
+        (
+            &["serve", "--csi-address"],
+            "error: flag --csi-address needs a value: --csi-address=SOCKET\nerror: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock",
+        ),
         (
             &["serve", "--csi-address=/a", "--csi-address=/b", "--plugin-id=x"],
             "error: flag --plugin-id: `x` needs exactly one --csi-address, and there are 2",
@@ -67,7 +80,11 @@ fn flags_are_read_as_go_reads_them_and_win_over_variables() {
         parse(&["serve", "--v=4", "--poll-interval=1m0s"], &[("CSI_ENDPOINT", "unix://csi/csi.sock")]),
         parse(
             &["serve", "--poll-interval=5s", "--poll-interval=60s"],
-            &[("CSI_GATEWAY_POLL_INTERVAL", "7s"), ("CSI_GATEWAY_V", "4"), ("CSI_GATEWAY_CSI_ADDRESS", "/csi/csi.sock")],
+            &[
+                ("CSI_GATEWAY_POLL_INTERVAL", "7s"),
+                ("CSI_GATEWAY_V", "4"),
+                ("CSI_GATEWAY_CSI_ADDRESS", "/csi/csi.sock"),
+            ],
         ),
     ];
     assert!(matches!(same[0], Ok(Invocation::Serve(_))), "{:?}", same[0]);
@@ -171,7 +188,10 @@ async fn status_shows_the_table_one_plugin_or_why_not() {
     assert!(out.contains("Nodes Healthy        = 2") && out.contains("Version              = 1.0.0"), "{out}");
     let (code, out, err) = status(&["demo-001"]).await;
     assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(err.contains("demo-0010") && err.contains("demo-0011") && err.contains("matched multiple plugins"), "{err}");
+    assert!(
+        err.contains("demo-0010") && err.contains("demo-0011") && err.contains("matched multiple plugins"),
+        "{err}"
+    );
     let (code, _, err) = status(&["zzz"]).await;
     assert_eq!(code, Some(1));
     assert_eq!(err.trim(), "error: no plugins with prefix or ID \"zzz\" found");
@@ -217,7 +237,8 @@ async fn the_demo_serves_what_it_says_ends_by_ctrl_c_and_leaves_nothing_behind()
     let mut said = String::new();
     while !said.contains("Ctrl-C") {
         let mut buffer = [0; 4096];
-        let read = tokio::time::timeout(Duration::from_secs(60), tokio::io::AsyncReadExt::read(&mut stdout, &mut buffer));
+        let read =
+            tokio::time::timeout(Duration::from_secs(60), tokio::io::AsyncReadExt::read(&mut stdout, &mut buffer));
         let read = read.await.expect("it goes on").expect("readable");
         assert!(read > 0, "it ended: {said}");
         said.push_str(&String::from_utf8_lossy(&buffer[..read]));
@@ -228,7 +249,8 @@ async fn the_demo_serves_what_it_says_ends_by_ctrl_c_and_leaves_nothing_behind()
     for line in lines {
         let url = line.trim_end_matches('\'');
         let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("an address");
-        let answer = csi_gateway::commands::http::get(&format!("http://{host}"), &format!("/{path}")).await.expect("served");
+        let answer =
+            csi_gateway::commands::http::get(&format!("http://{host}"), &format!("/{path}")).await.expect("served");
         assert_eq!(answer.status, 200, "{url}");
     }
     signal(&child, Signal::INT);

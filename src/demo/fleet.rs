@@ -102,6 +102,10 @@ pub async fn feed(fleet: Fleet, reports: mpsc::Sender<Report>, stop: Cancellatio
         if reports.send(Report::Feed(batch)).await.is_err() {
             return;
         }
+        // A batch at a time: a queue of a thousand batches would be a second fleet in memory.
+        while reports.capacity() < reports.max_capacity() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
     if reports.send(Report::Scanned).await.is_err() {
         return;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
-use super::id::{InstanceKey, PluginId, Role};
+use super::id::{HostId, InstanceKey, PluginId, Role};
 use super::plugin::{Dates, Instance, Plugin, contribution};
 use super::record::Record;
 use super::time::{Index, Timestamp};
@@ -48,6 +48,33 @@ pub struct Catalog {
     index: Index,
     nomad_index: Index,
     plugins: RedBlackTreeMapSync<PluginId, Arc<Plugin>>,
+    hosts: Hosts,
+}
+
+/// Hosts, and how many instances each has, which share its id.
+#[derive(Debug, Clone, Default)]
+struct Hosts(RedBlackTreeMapSync<HostId, u32>);
+
+impl Hosts {
+    /// The shared id of a host that has an instance more, or (`is_new` false) one that changed.
+    fn arrived(&mut self, host: &HostId, is_new: bool) -> HostId {
+        let (id, count) =
+            self.0.get_key_value(host).map_or_else(|| (host.clone(), 0), |(id, count)| (id.clone(), *count));
+        if is_new {
+            self.0.insert_mut(id.clone(), count + 1);
+        }
+        id
+    }
+
+    /// A host has an instance less.
+    fn left(&mut self, host: &HostId) {
+        match self.0.get(host).map_or(0, |count| count.saturating_sub(1)) {
+            0 => {
+                self.0.remove_mut(host);
+            }
+            count => self.0.insert_mut(host.clone(), count),
+        }
+    }
 }
 
 impl Catalog {
@@ -86,7 +113,7 @@ impl Catalog {
             let plugin = open.entry(key.plugin.clone()).or_insert_with(|| {
                 self.plugins.get(&key.plugin).map_or_else(|| Plugin::new(key.plugin.clone()), |p| p.successor())
             });
-            if let Some(is_shown_by_nomad) = step(plugin, change) {
+            if let Some(is_shown_by_nomad) = step(plugin, &mut next.hosts, change) {
                 *touched.entry(key.plugin.clone()).or_default() |= is_shown_by_nomad;
             }
         }
@@ -167,7 +194,7 @@ impl Catalog {
 }
 
 /// Applies one change to a plugin. `None`: nothing changed; else whether Nomad's shape shows it.
-fn step(plugin: &mut Plugin, change: &RecordChange) -> Option<bool> {
+fn step(plugin: &mut Plugin, hosts: &mut Hosts, change: &RecordChange) -> Option<bool> {
     let key = change.key();
     let old = plugin.instance(key.role, key.host.as_str()).cloned();
     let old_record = old.as_ref().map(|instance| &instance.record);
@@ -186,21 +213,24 @@ fn step(plugin: &mut Plugin, change: &RecordChange) -> Option<bool> {
     match change {
         RecordChange::Put(record) => {
             let mut record = (**record).clone();
-            if let Some(fingerprint) = &mut record.fingerprint {
-                match &plugin.product {
-                    Some(product) if *product == fingerprint.product => fingerprint.product = Arc::clone(product),
-                    _ => plugin.product = Some(Arc::clone(&fingerprint.product)),
-                }
+            record.key.plugin = plugin.id.clone();
+            record.key.host = hosts.arrived(&key.host, old.is_none());
+            let model = &mut plugin.models[key.role as usize];
+            for other in old.iter().chain(&*model) {
+                record.share(&other.record);
             }
             plugin.tally.add(&contribution(&record));
             let is_shown = old_record.map_or(record.was_healthy, |old| {
                 (old.was_healthy || record.was_healthy) && !old.is_alike_to_nomad(&record)
             });
-            instances.insert_mut(key.host.clone(), Arc::new(Instance::new(record)));
+            let instance = Arc::new(Instance::new(record));
+            instances.insert_mut(instance.record.key.host.clone(), Arc::clone(&instance));
+            *model = Some(instance);
             Some(is_shown)
         }
         RecordChange::Remove(_) => {
             instances.remove_mut(key.host.as_str());
+            hosts.left(&key.host);
             Some(old_record.is_some_and(|old| old.was_healthy))
         }
     }

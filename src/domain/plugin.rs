@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 
 use rpds::RedBlackTreeMapSync;
 
-use super::fingerprint::Product;
 use super::id::{HostId, PluginId, Role};
 use super::record::Record;
 use super::time::{Index, Timestamp};
@@ -174,8 +173,8 @@ pub struct Plugin {
     pub dates: Option<Dates>,
     pub(super) controllers: RedBlackTreeMapSync<HostId, Arc<Instance>>,
     pub(super) nodes: RedBlackTreeMapSync<HostId, Arc<Instance>>,
-    /// The product most recently seen, which further instances share if they answer alike.
-    pub(super) product: Option<Arc<Product>>,
+    /// The instance of each role most recently put, with which others share what they have in common.
+    pub(super) models: [Option<Arc<Instance>>; 2],
     stub: OnceLock<Box<[u8]>>,
 }
 
@@ -187,7 +186,7 @@ impl Plugin {
             dates: None,
             controllers: RedBlackTreeMapSync::default(),
             nodes: RedBlackTreeMapSync::default(),
-            product: None,
+            models: [None, None],
             stub: OnceLock::new(),
         }
     }
@@ -200,7 +199,7 @@ impl Plugin {
             dates: self.dates,
             controllers: self.controllers.clone(),
             nodes: self.nodes.clone(),
-            product: self.product.clone(),
+            models: self.models.clone(),
             stub: OnceLock::new(),
         }
     }

@@ -9,6 +9,7 @@ use super::code::Code;
 use super::fingerprint::Fingerprint;
 use super::id::{InstanceKey, Role};
 use super::time::Timestamp;
+use super::topology::share;
 
 /// How an instance is, in our words; Nomad's boolean is [`Phase::is_healthy`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,7 +68,7 @@ impl fmt::Display for Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// Nomad's `HealthDescription`, in its templates (`fingerprinting.md` 1.6, G8, G9).
-    pub description: Box<str>,
+    pub description: Arc<str>,
     /// The code behind it, where one is.
     #[serde(default)]
     pub code: Option<Code>,
@@ -122,6 +123,22 @@ pub struct Record {
 }
 
 impl Record {
+    /// Takes what another instance of the plugin has too from there: of a hundred thousand records, most is the same.
+    pub(super) fn share(&mut self, other: &Self) {
+        share(&mut self.socket, &other.socket);
+        share(&mut self.reason.description, &other.reason.description);
+        let (Some(mine), Some(theirs)) = (&mut self.fingerprint, &other.fingerprint) else { return };
+        if mine.product == theirs.product {
+            mine.product = Arc::clone(&theirs.product);
+        }
+        if let (Some(mine), Some(theirs)) = (&mut mine.node, &theirs.node)
+            && let (Some(mine), Some(theirs)) = (&mut mine.topology, &theirs.topology)
+            && let (Some(mine), Some(theirs)) = (&mut mine.segments, &theirs.segments)
+        {
+            mine.share(theirs);
+        }
+    }
+
     /// Whether Nomad's shape would print the same record, its `UpdateTime` apart.
     #[must_use]
     pub fn is_alike_to_nomad(&self, other: &Self) -> bool {

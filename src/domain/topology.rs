@@ -1,11 +1,21 @@
 //! Where a node is, as its driver says: segments, copied verbatim.
 
+use std::sync::Arc;
+
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Pairs of text, sorted by key, keys unique. Smaller than a tree, and there is one per host and plugin.
+/// Makes equal texts one.
+pub(super) fn share(mine: &mut Arc<str>, theirs: &Arc<str>) {
+    if mine == theirs {
+        *mine = Arc::clone(theirs);
+    }
+}
+
+/// Pairs of text, sorted by key, keys unique. Smaller than a tree, and there is one per host and plugin. Keys are shared
+/// text: they are the same on all hosts of a plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Pairs(Box<[(Box<str>, Box<str>)]>);
+pub struct Pairs(Box<[(Arc<str>, Box<str>)]>);
 
 impl Pairs {
     /// The pairs in the order of their keys.
@@ -18,6 +28,13 @@ impl Pairs {
     pub fn get(&self, key: &str) -> Option<&str> {
         let found = self.0.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
         Some(&self.0[found].1)
+    }
+
+    /// Takes the keys that others have too from there.
+    pub(super) fn share(&mut self, other: &Self) {
+        for ((mine, _), (theirs, _)) in self.0.iter_mut().zip(&other.0) {
+            share(mine, theirs);
+        }
     }
 
     /// Whether there is no pair.
@@ -33,9 +50,9 @@ impl Pairs {
     }
 }
 
-impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Pairs {
+impl<K: Into<Arc<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Pairs {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let sorted: std::collections::BTreeMap<Box<str>, Box<str>> =
+        let sorted: std::collections::BTreeMap<Arc<str>, Box<str>> =
             pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         Self(sorted.into_iter().collect())
     }

@@ -117,7 +117,7 @@ fn verdict(health: Health, has_answered: bool) -> (Phase, Reason) {
                 "failed initial fingerprint with err: "
             };
             let description = bounded(&format!("{template}{error}"), DESCRIPTION_LIMIT);
-            (phase, Reason { description, code, text: bounded(&text, DESCRIPTION_LIMIT) })
+            (phase, Reason { description: description.into(), code, text: bounded(&text, DESCRIPTION_LIMIT) })
         }
         Health::Verbatim { phase, description } => (phase, Reason::plain(&bounded(&description, DESCRIPTION_LIMIT))),
     }

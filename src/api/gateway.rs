@@ -59,7 +59,7 @@ impl Asked {
     /// Waits and answers.
     pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
         let (index, catalog) =
-            blocking::newer(&state.reader, &state.shutdown, Subject::Everything, self.blocking, |catalog| {
+            blocking::newer(&state.reader, &state.shutdown, || Subject::Everything, self.blocking, |catalog| {
                 (catalog.index(), catalog)
             })
             .await;
@@ -91,7 +91,9 @@ impl Asked {
             About::Sockets => each(state.sockets.all().iter().map(wire::Socket::from)),
             About::History { plugin, limit } => {
                 let transitions = state.history.history(plugin.clone(), *limit).await.map_err(ApiError::Internal)?;
-                each(transitions.iter().map(wire::HistoryEntry::from))
+                // The store knows of a change before it is on disk, and a crash may still take that back.
+                let visible = transitions.iter().filter(|transition| transition.index <= index);
+                each(visible.map(wire::HistoryEntry::from))
             }
         })
     }

@@ -27,7 +27,7 @@ use csi_gateway::registry::publisher::{Handles, Publisher};
 use csi_gateway::registry::reader::{Reader, Subject};
 use csi_gateway::registry::reporter::{Health, Observed, Report};
 use csi_gateway::store::embedded::{Embedded, FILE_NAME};
-use csi_gateway::store::{Commit, INDEX_RANGE, Loaded, Settings, Store, StoreError};
+use csi_gateway::store::{Batch, Commit, Engine, INDEX_RANGE, Loaded, Settings, Store, StoreError};
 use proptest::prelude::*;
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend, TableDefinition};
@@ -575,6 +575,27 @@ async fn a_full_disk_loses_nothing_and_when_it_has_room_again_everything_is_writ
     assert_eq!(numbers(&copy.history(None, 9).await.expect("readable")), [5, 4, 3, 2, 1]);
     copy.close().await.expect("closed");
     store.close().await.expect("closed");
+}
+
+/// History was an internal error while a disk was full: after a commit that failed, the file stayed closed.
+#[test]
+fn history_can_be_read_after_a_commit_that_failed() {
+    let (place, disk) = (directory(), Arc::new(Disk::default()));
+    let wrap = Arc::clone(&disk);
+    let wrap = Box::new(move |file| Box::new(OnDisk(file, Arc::clone(&wrap))) as Box<dyn StorageBackend>);
+    let mut engine = Embedded::through(place.path(), &settings(), wrap);
+    let ebs = key("ebs", Role::Node, "host-aaaa");
+    let batch = |number| Batch { transitions: [transition(&ebs, number)].into(), ..Batch::default() };
+    engine.open().expect("opens");
+    engine.ready().expect("ready");
+    engine.apply(&batch(1)).expect("written");
+    disk.fill(true);
+    engine.apply(&batch(2)).expect_err("full");
+    assert_eq!(numbers(&engine.history(None, 9).expect("readable")), [1]);
+    disk.fill(false);
+    engine.ready().expect("ready");
+    engine.apply(&batch(2)).expect("written");
+    assert_eq!(numbers(&engine.history(None, 9).expect("readable")), [2, 1]);
 }
 
 #[tokio::test]

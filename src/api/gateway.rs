@@ -16,6 +16,8 @@ use crate::domain::id::PluginId;
 use crate::domain::time::Index;
 use crate::registry::reader::Subject;
 
+/// Transitions that may be stored and not yet visible, so that hiding them does not shorten an answer.
+const IN_FLIGHT: usize = 256;
 /// Transitions shown where the query does not say.
 const USUAL_HISTORY: usize = 100;
 /// Transitions shown at most.
@@ -58,11 +60,14 @@ impl Asked {
 
     /// Waits and answers.
     pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
-        let (index, catalog) =
-            blocking::newer(&state.reader, &state.shutdown, || Subject::Everything, self.blocking, |catalog| {
-                (catalog.index(), catalog)
-            })
-            .await;
+        let (index, catalog) = blocking::newer(
+            &state.reader,
+            &state.shutdown,
+            || Subject::Everything,
+            self.blocking,
+            |catalog| (catalog.index(), catalog),
+        )
+        .await;
         let meta = Meta::new(&state.reader, index);
         let compact = self.body(state, &catalog, index).await?;
         let body = if self.is_pretty { json::indented(&compact) } else { compact };
@@ -90,10 +95,11 @@ impl Asked {
             About::Hosts => json::compact(&wire::hosts(catalog)),
             About::Sockets => each(state.sockets.all().iter().map(wire::Socket::from)),
             About::History { plugin, limit } => {
-                let transitions = state.history.history(plugin.clone(), *limit).await.map_err(ApiError::Internal)?;
+                let transitions =
+                    state.history.history(plugin.clone(), limit + IN_FLIGHT).await.map_err(ApiError::Internal)?;
                 // The store knows of a change before it is on disk, and a crash may still take that back.
                 let visible = transitions.iter().filter(|transition| transition.index <= index);
-                each(visible.map(wire::HistoryEntry::from))
+                each(visible.take(*limit).map(wire::HistoryEntry::from))
             }
         })
     }

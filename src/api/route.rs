@@ -110,7 +110,7 @@ fn follow<'a>(route: &Route, path: &'a str) -> Option<Option<&'a str>> {
             None => (rest, None),
         };
         // `%2F` is no separator here: each segment is decoded by itself.
-        if !percent_decode_str(segment).eq(wanted.bytes()) {
+        if segment != *wanted && !percent_decode_str(segment).eq(wanted.bytes()) {
             return None;
         }
         match after {

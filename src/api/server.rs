@@ -17,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -24,6 +25,8 @@ use tracing::{debug, warn};
 /// Longest request line and headers, in bytes. Nomad takes 1 MiB, which would be 10 GiB from ten thousand readers;
 /// what is longer is answered with 431.
 const HEAD_LIMIT: usize = 32 << 10;
+/// Connections below which nobody looks which of them have ended.
+const FEW: usize = 64;
 /// How long a stop waits for connections that are being answered.
 const GRACE: Duration = Duration::from_secs(5);
 /// Pause after an error of `accept` that concerns us and not one client, such as no free descriptor.
@@ -172,6 +175,10 @@ impl Listener {
 /// answered get their answer, at most five seconds long. Waiting queries answer by themselves at `shutdown`.
 pub async fn serve(listener: Listener, router: axum::Router, shutdown: CancellationToken) {
     let conversations = TaskTracker::new();
+    // One per connection, dropped together at the stop. Not the token: each poll of a wait for it takes a lock that all
+    // connections share, and a connection is polled with every request.
+    let mut stops: Vec<oneshot::Sender<()>> = Vec::new();
+    let mut look_again_at = FEW;
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
@@ -180,12 +187,18 @@ pub async fn serve(listener: Listener, router: axum::Router, shutdown: Cancellat
             accepted = accept(&listener.accepting) => accepted,
         };
         let service = TowerToHyperService::new(router.clone());
+        if stops.len() >= look_again_at {
+            stops.retain(|stop| !stop.is_closed());
+            look_again_at = FEW.max(2 * stops.len());
+        }
+        let (stop_in, stop) = oneshot::channel();
+        stops.push(stop_in);
         match accepted {
             Ok(Stream::Tcp(stream)) => {
-                conversations.spawn(converse(stream, service, shutdown.clone()));
+                conversations.spawn(converse(stream, service, stop));
             }
             Ok(Stream::Unix(stream)) => {
-                conversations.spawn(converse(stream, service, shutdown.clone()));
+                conversations.spawn(converse(stream, service, stop));
             }
             Err(error) => {
                 // Said once, not ten times a second; whatever is short may stay short for long.
@@ -203,6 +216,7 @@ pub async fn serve(listener: Listener, router: axum::Router, shutdown: Cancellat
         }
     }
     drop(listener);
+    drop(stops);
     conversations.close();
     if tokio::time::timeout(GRACE, conversations.wait()).await.is_err() {
         warn!(connections = conversations.len(), "gave up waiting for connections at the stop");
@@ -237,7 +251,7 @@ async fn accept(listener: &Accepting) -> io::Result<Stream> {
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     service: TowerToHyperService<axum::Router>,
-    shutdown: CancellationToken,
+    stop: oneshot::Receiver<()>,
 ) {
     let connection = http1::Builder::new()
         .title_case_headers(true)
@@ -248,7 +262,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
+        _ = stop => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

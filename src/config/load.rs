@@ -20,6 +20,8 @@ pub enum Origin {
     Variable(String),
     /// This flag.
     Flag(String),
+    /// This operand.
+    Operand(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -28,6 +30,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::Variable(name) => write!(f, "variable {name}"),
             Self::Flag(name) => write!(f, "flag --{name}"),
+            Self::Operand(name) => write!(f, "argument {name}"),
         }
     }
 }
@@ -312,7 +315,11 @@ pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
 pub fn probe(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Probe, Problems> {
     let mut values = values(Command::Probe, typed, variable, problems);
     let mut given = values.all("csi-address");
-    given.extend(typed.operands.first().map(|value| (value.clone(), Origin::Flag("csi-address".to_owned()))));
+    if let Some(value) = typed.operands.first() {
+        // A variable, set for `serve` perhaps, is no second socket.
+        given.retain(|(_, origin)| matches!(origin, Origin::Flag(_)));
+        given.push((value.clone(), Origin::Operand("SOCKET")));
+    }
     if given.len() > 1 {
         values.problems.0.push(format!("one socket can be probed at a time, and {} are given", given.len()));
     }

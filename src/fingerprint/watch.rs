@@ -39,6 +39,12 @@ const EVENT_SPACING: Duration = Duration::from_secs(1);
 /// How long a socket that is no driver's is left alone, unless its file changes.
 const IGNORED_FOR: Duration = Duration::from_mins(10);
 
+/// Changes of one socket that are logged one by one in [`LOG_SPAN`]; of the others, how many there were. A driver that
+/// crashes ten times a second must not fill a disk with it; history has them all.
+const LOG_LIMIT: u32 = 20;
+/// See [`LOG_LIMIT`].
+const LOG_SPAN: Duration = Duration::from_mins(1);
+
 /// Who may look at the same time. Sockets whose last call timed out share a few places, so that they do not cost the
 /// others theirs.
 #[derive(Debug)]
@@ -102,6 +108,38 @@ pub(super) struct Watch {
     last_event: Option<(Instant, Option<FileIdentity>)>,
     is_hung: bool,
     status: SocketStatus,
+    told: Told,
+}
+
+/// What was logged of a socket's changes.
+#[derive(Debug)]
+struct Told {
+    since: Instant,
+    changes: u32,
+    omitted: u32,
+}
+
+impl Told {
+    fn new() -> Self {
+        Self { since: Instant::now(), changes: 0, omitted: 0 }
+    }
+
+    /// Begins a new span if the last one is over; how many changes were not logged in that.
+    fn omitted(&mut self) -> Option<u32> {
+        if self.since.elapsed() < LOG_SPAN {
+            return None;
+        }
+        let omitted = std::mem::replace(self, Self::new()).omitted;
+        Some(omitted).filter(|count| *count > 0)
+    }
+
+    /// Whether one more change is logged.
+    fn may_tell(&mut self) -> bool {
+        self.changes += 1;
+        let may = self.changes <= LOG_LIMIT;
+        self.omitted += u32::from(!may);
+        may
+    }
 }
 
 impl Watch {
@@ -137,6 +175,7 @@ impl Watch {
             last_event: None,
             is_hung: false,
             status,
+            told: Told::new(),
         }
     }
 
@@ -350,23 +389,36 @@ impl Watch {
         answers
     }
 
+    /// Logs a change, as long as there are not too many.
+    fn log(&mut self, phase: Phase, reason: &str) {
+        let socket = self.status.path.as_str();
+        if let Some(omitted) = self.told.omitted() {
+            warn!(socket, omitted, now = %phase, "driver changed more often than was logged");
+        }
+        if phase == self.status.phase {
+            return;
+        }
+        if !self.told.may_tell() {
+            if self.told.omitted == 1 {
+                warn!(socket, "driver changes too often; for a minute its changes are counted, not logged");
+            }
+            return;
+        }
+        let plugin = self.known.plugin.as_ref().map(ToString::to_string).unwrap_or_default();
+        let from = self.status.phase;
+        match phase {
+            Phase::Healthy | Phase::Starting => {
+                info!(socket, plugin.id = plugin, %from, to = %phase, "driver is {phase}");
+            }
+            _ => warn!(socket, plugin.id = plugin, %from, to = %phase, reason, "driver is {phase}"),
+        }
+    }
+
     /// Passes on what was seen. `took` is absent where only a dial was made.
     async fn report(&mut self, assessment: Assessment, took: Option<Duration>) {
         let now = Timestamp::now();
         let phase = phase_of(&assessment);
-        if phase != self.status.phase {
-            let socket = self.status.path.as_str();
-            let plugin = self.known.plugin.as_ref().map(ToString::to_string).unwrap_or_default();
-            match phase {
-                Phase::Healthy | Phase::Starting => {
-                    info!(socket, plugin.id = plugin, from = %self.status.phase, to = %phase, "driver is {phase}");
-                }
-                _ => warn!(
-                    socket, plugin.id = plugin, from = %self.status.phase, to = %phase, reason = assessment.reason,
-                    "driver is {phase}"
-                ),
-            }
-        }
+        self.log(phase, &assessment.reason);
         self.status.phase = phase;
         self.status.device = self.file.map(|file| file.device);
         self.status.inode = self.file.map(|file| file.inode);
@@ -450,4 +502,20 @@ async fn identify(path: &Path) -> Option<FileIdentity> {
         inode: metadata.ino(),
         changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_beyond_the_limit_are_counted_and_told_when_the_span_is_over() {
+        let mut told = Told::new();
+        assert_eq!((0..100).filter(|_| told.may_tell()).count(), 20);
+        assert_eq!(told.omitted(), None);
+        told.since = told.since.checked_sub(LOG_SPAN).expect("the machine is up for a minute");
+        assert_eq!(told.omitted(), Some(80));
+        assert!(told.may_tell());
+        assert_eq!(told.omitted(), None);
+    }
 }

@@ -220,6 +220,15 @@ impl Embedded {
             .map_err(|trouble| self.complain(trouble))
     }
 
+    /// The open file; opened anew after a failure.
+    fn opened(&mut self) -> Result<&Opened, StoreError> {
+        if self.open.is_none() {
+            let (opened, _) = self.read()?;
+            self.open = Some(opened);
+        }
+        self.open.as_ref().ok_or(StoreError::Closed)
+    }
+
     fn understand(&self, mut file: File) -> Result<(Opened, Content), Trouble> {
         use io::Read;
         const MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
@@ -392,14 +401,7 @@ impl Engine for Embedded {
     }
 
     fn ready(&mut self) -> Result<(), StoreError> {
-        if self.open.is_none() {
-            let (opened, _) = self.read()?;
-            self.open = Some(opened);
-        }
-        match &self.open {
-            Some(opened) => opened.file.release().map_err(|err| self.write_error(err)),
-            None => Ok(()),
-        }
+        self.opened()?.file.release().map_err(|err| self.write_error(err))
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -414,7 +416,8 @@ impl Engine for Embedded {
     }
 
     fn history(&mut self, plugin: Option<&PluginId>, limit: usize) -> Result<Vec<Transition>, StoreError> {
-        let Some(opened) = &self.open else { return Err(StoreError::Closed) };
+        // After a full disk, too: that is when people ask what happened.
+        let opened = self.opened()?;
         Self::read_history(&opened.database, plugin, limit).map_err(|err| self.read_error(err))
     }
 

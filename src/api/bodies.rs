@@ -31,6 +31,15 @@ pub(super) struct Form {
     pub(super) is_pretty: bool,
 }
 
+impl Form {
+    /// How many there are.
+    const COUNT: usize = 4;
+
+    fn place(self) -> usize {
+        2 * self.shape as usize + usize::from(self.is_pretty)
+    }
+}
+
 type Key = (PluginId, Form);
 
 struct Entry {
@@ -48,15 +57,16 @@ impl Entry {
 
 #[derive(Default)]
 struct Table {
-    entries: HashMap<Key, Entry>,
+    /// By the place of their form, so that a look needs no key of its own: its id is shared by all readers.
+    entries: [HashMap<PluginId, Entry>; Form::COUNT],
     /// Every key of `entries` once; the hand is at the front.
     clock: VecDeque<Key>,
     bytes: usize,
 }
 
 impl Table {
-    fn find(&self, key: &Key, plugin: &Arc<Plugin>) -> Option<Bytes> {
-        let entry = self.entries.get(key)?;
+    fn find(&self, plugin: &Arc<Plugin>, form: Form) -> Option<Bytes> {
+        let entry = self.entries[form.place()].get(&plugin.id)?;
         if !std::ptr::eq(entry.plugin.as_ptr(), Arc::as_ptr(plugin)) {
             return None;
         }
@@ -72,19 +82,20 @@ impl Table {
             return;
         }
         self.bytes += entry.cost();
-        match self.entries.insert(key.clone(), entry) {
+        match self.entries[key.1.place()].insert(key.0.clone(), entry) {
             Some(old) => self.bytes -= old.cost(),
             None => self.clock.push_back(key),
         }
         while self.bytes > limit {
             let Some(key) = self.clock.pop_front() else { return };
-            match self.entries.get_mut(&key) {
+            let entries = &mut self.entries[key.1.place()];
+            match entries.get_mut(&key.0) {
                 Some(entry) if entry.was_used.load(Ordering::Relaxed) && entry.plugin.strong_count() > 0 => {
                     *entry.was_used.get_mut() = false;
                     self.clock.push_back(key);
                 }
                 _ => {
-                    if let Some(gone) = self.entries.remove(&key) {
+                    if let Some(gone) = entries.remove(&key.0) {
                         self.bytes -= gone.cost();
                     }
                 }
@@ -112,8 +123,7 @@ fn exclusive<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 impl Bodies {
     /// The read body of a plugin.
     pub(super) fn read(&self, plugin: &Arc<Plugin>, form: Form) -> Bytes {
-        let key = (plugin.id.clone(), form);
-        if let Some(body) = shared(&self.reads).find(&key, plugin) {
+        if let Some(body) = shared(&self.reads).find(plugin, form) {
             return body;
         }
         // Made outside the lock: a second asker may make the same bytes, but nobody waits for another plugin's.
@@ -125,7 +135,7 @@ impl Bodies {
         body.shrink_to_fit();
         let body = Bytes::from(body);
         let entry = Entry { plugin: Arc::downgrade(plugin), body: body.clone(), was_used: AtomicBool::new(false) };
-        exclusive(&self.reads).put(key, entry, LIMIT);
+        exclusive(&self.reads).put((plugin.id.clone(), form), entry, LIMIT);
         body
     }
 
@@ -147,8 +157,10 @@ impl Bodies {
 mod tests {
     use super::*;
 
+    const FORM: Form = Form { shape: ReadShape::Nomad, is_pretty: false };
+
     fn key(name: &str) -> Key {
-        (PluginId::parse(name).expect("legal"), Form { shape: ReadShape::Nomad, is_pretty: false })
+        (PluginId::parse(name).expect("legal"), FORM)
     }
 
     fn entry(plugin: &Arc<Plugin>, size: usize) -> Entry {
@@ -189,12 +201,12 @@ mod tests {
         let (first, second) = (plugins(1).remove(0), plugins(1).remove(0));
         let mut table = Table::default();
         table.put(key("p0"), entry(&first, 10), 10_000);
-        assert!(table.find(&key("p0"), &first).is_some());
-        assert!(table.find(&key("p0"), &second).is_none());
+        assert!(table.find(&first, FORM).is_some());
+        assert!(table.find(&second, FORM).is_none());
         table.put(key("p0"), entry(&second, 20), 10_000);
-        assert!(table.find(&key("p0"), &first).is_none());
-        assert!(table.find(&key("p0"), &second).is_some());
-        assert_eq!((table.entries.len(), table.clock.len(), table.bytes), (1, 1, 20 + OVERHEAD));
+        assert!(table.find(&first, FORM).is_none());
+        assert!(table.find(&second, FORM).is_some());
+        assert_eq!((table.entries[FORM.place()].len(), table.clock.len(), table.bytes), (1, 1, 20 + OVERHEAD));
     }
 
     #[test]
@@ -207,9 +219,9 @@ mod tests {
             table.put(key, entry(plugin, 100), limit);
             assert!(table.bytes <= limit);
             // Asked for all the time, so it stays.
-            assert!(table.find(&self::key("p0"), &plugins[0]).is_some());
+            assert!(table.find(&plugins[0], FORM).is_some());
         }
-        assert_eq!(table.entries.len(), 20);
+        assert_eq!(table.entries[FORM.place()].len(), 20);
         assert_eq!(table.clock.len(), 20);
         table.put(key("p50"), entry(&plugins[50], limit), limit);
         assert!(table.bytes <= limit, "what is larger than everything is not kept");

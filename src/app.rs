@@ -102,18 +102,12 @@ impl Plan {
             None if config.addresses.len() == 1 && variable("STATE_DIRECTORY").is_none() => Keep::Memory,
             None => Keep::FirstOf(host::state_directories(variable)),
         };
-        let limits = Limits {
-            connect: Limits::default().connect.min(config.probe_timeout),
-            probe: config.probe_timeout,
-            call: config.timeout,
-            node_info: config.timeout.saturating_mul(3),
-        };
         let sockets = fixed::sockets(&config.addresses, config.plugin.as_ref(), config.role);
         let host = host::id(config.host.as_ref(), variable);
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
         plan.history = config.history;
         plan.fingerprint.poll_interval = config.poll_interval;
-        plan.fingerprint.limits = limits;
+        plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
         plan.api.region.clone_from(&config.region);
         plan.api.read_shape = if config.is_documented_shape { ReadShape::Documented } else { ReadShape::Nomad };
         plan

@@ -31,12 +31,7 @@ struct Found {
 
 /// Runs the command.
 pub async fn run(config: &Probe) -> Outcome {
-    let limits = Limits {
-        connect: Limits::default().connect.min(config.probe_timeout),
-        probe: config.probe_timeout,
-        call: config.timeout,
-        node_info: config.timeout.saturating_mul(3),
-    };
+    let limits = Limits::new(config.probe_timeout, config.timeout);
     let mut found = Found { socket: config.address.display().to_string(), ..Found::default() };
     let looked = look(config, limits, &mut found).await;
     if let Err(reason) = looked {

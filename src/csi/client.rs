@@ -38,6 +38,14 @@ pub struct Limits {
     pub node_info: Duration,
 }
 
+impl Limits {
+    /// From the two that can be set: a connection gets no longer than a probe, and `NodeGetInfo` three times a call.
+    #[must_use]
+    pub fn new(probe: Duration, call: Duration) -> Self {
+        Self { connect: Self::default().connect.min(probe), probe, call, node_info: call.saturating_mul(3) }
+    }
+}
+
 /// 2 s, 3 s, 5 s and 15 s.
 impl Default for Limits {
     fn default() -> Self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::id::{PluginId, Role};
-use super::record::{Owner, Phase};
+use super::record::{Owner, Phase, Record};
 use super::time::Timestamp;
 
 /// Which roles a socket is taken for.
@@ -73,6 +73,12 @@ impl WantedSocket {
             is_configured: true,
             owner: Owner::default(),
         }
+    }
+
+    /// Whether an instance that was seen behind this path is one that this socket is taken for.
+    #[must_use]
+    pub fn covers(&self, record: &Record) -> bool {
+        self.role.asks(record.key.role) && self.plugin.as_ref().is_none_or(|id| *id == record.key.plugin)
     }
 }
 

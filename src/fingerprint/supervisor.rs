@@ -158,11 +158,8 @@ impl Supervisor {
     async fn settle_unwanted(&self, wanted: &BTreeSet<WantedSocket>) {
         let catalog = self.reader.current();
         for record in catalog.records().filter(|record| record.key.host == self.shared.host) {
-            let is_wanted = wanted.iter().any(|socket| {
-                socket.path.to_string_lossy() == *record.socket
-                    && socket.plugin.as_ref().is_none_or(|id| *id == record.key.plugin)
-                    && socket.role.asks(record.key.role)
-            });
+            let is_wanted =
+                wanted.iter().any(|socket| socket.covers(record) && socket.path.to_string_lossy() == *record.socket);
             if is_wanted {
                 continue;
             }

@@ -465,11 +465,7 @@ fn phase_of(assessment: &Assessment) -> Phase {
 /// stored of the others was said when they went.
 fn remembered(wanted: &WantedSocket, records: &[Record]) -> Known {
     let mut known = Known { plugin: wanted.plugin.clone(), ..Known::default() };
-    let asked: Vec<&Record> = records
-        .iter()
-        .filter(|record| wanted.role.asks(record.key.role))
-        .filter(|record| wanted.plugin.as_ref().is_none_or(|id| *id == record.key.plugin))
-        .collect();
+    let asked: Vec<&Record> = records.iter().filter(|record| wanted.covers(record)).collect();
     let Some(last) = asked.iter().max_by_key(|record| (record.phase.is_healthy(), record.since)) else { return known };
     for record in asked.iter().filter(|record| record.key.plugin == last.key.plugin) {
         known.plugin = Some(record.key.plugin.clone());

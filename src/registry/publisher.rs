@@ -214,19 +214,10 @@ impl Publisher {
         let changes = stage.changes();
         let index = current.index().next();
         let (next, touched) = current.with(&changes, index, now);
-        if !touched.is_empty() {
-            self.step(index, changes, stage.transitions, next, &touched).await;
+        if touched.is_empty() {
+            return;
         }
-    }
-
-    async fn step(
-        &mut self,
-        index: Index,
-        changes: Vec<RecordChange>,
-        mut transitions: Vec<Transition>,
-        next: Catalog,
-        touched: &[Touched],
-    ) {
+        let mut transitions = stage.transitions;
         let dates = touched.iter().filter(|touch| touch.is_shown_by_nomad);
         let dates = dates.map(|touch| (touch.plugin.clone(), touch.dates)).collect();
         for transition in &mut transitions {
@@ -234,7 +225,7 @@ impl Publisher {
         }
         let committing = self.store.commit(Commit { index, changes, dates, transitions });
         self.await_disk(committing).await;
-        self.show(next, touched);
+        self.show(next, &touched);
     }
 
     async fn await_disk(&mut self, mut committing: Committing) {

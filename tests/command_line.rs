@@ -51,9 +51,12 @@ fn usage_errors_name_the_nearest_and_the_place_where_a_flag_belongs() {
     let cases: [(&[&str], &str); 8] = [
         (
             &["server"],
-            "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, demo, version",
+            "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, doctor, forget, demo, version",
         ),
-        (&["xyz"], "error: unknown command `xyz`; the commands are serve, probe, status, demo, version"),
+        (
+            &["xyz"],
+            "error: unknown command `xyz`; the commands are serve, probe, status, doctor, forget, demo, version",
+        ),
         (&["status", "--hosts=3"], "error: flag --hosts does not belong to `status`, but to `demo`"),
         (&["serve"], "error: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock"),
         (

@@ -23,14 +23,14 @@ use crate::registry::reader::{Reader, Subject};
 pub(super) async fn newer<T>(
     reader: &Reader,
     shutdown: &CancellationToken,
-    subject: Subject,
+    subject: impl FnOnce() -> Subject,
     blocking: Blocking,
     evaluate: impl Fn(Arc<Catalog>) -> (Index, T),
 ) -> (Index, T) {
     if blocking.seen == Index(0) {
         return evaluate(reader.current());
     }
-    let waiting = reader.waiting(subject);
+    let waiting = reader.waiting(subject());
     let deadline = Instant::now() + blocking.limit + jitter(blocking.limit);
     loop {
         // Made before the catalog is read: a change between the two is not missed.

@@ -5,7 +5,8 @@
 //! bytes; what was not asked for since the hand last came by goes first.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use bytes::Bytes;
 
@@ -36,7 +37,7 @@ struct Entry {
     /// The allocation cannot be reused as long as this refers to it, so an equal address is the same value.
     plugin: Weak<Plugin>,
     body: Bytes,
-    was_used: bool,
+    was_used: AtomicBool,
 }
 
 impl Entry {
@@ -54,12 +55,15 @@ struct Table {
 }
 
 impl Table {
-    fn find(&mut self, key: &Key, plugin: &Arc<Plugin>) -> Option<Bytes> {
-        let entry = self.entries.get_mut(key)?;
+    fn find(&self, key: &Key, plugin: &Arc<Plugin>) -> Option<Bytes> {
+        let entry = self.entries.get(key)?;
         if !std::ptr::eq(entry.plugin.as_ptr(), Arc::as_ptr(plugin)) {
             return None;
         }
-        entry.was_used = true;
+        // Only the first use writes: readers on two cores share the line otherwise.
+        if !entry.was_used.load(Ordering::Relaxed) {
+            entry.was_used.store(true, Ordering::Relaxed);
+        }
         Some(entry.body.clone())
     }
 
@@ -75,8 +79,8 @@ impl Table {
         while self.bytes > limit {
             let Some(key) = self.clock.pop_front() else { return };
             match self.entries.get_mut(&key) {
-                Some(entry) if entry.was_used && entry.plugin.strong_count() > 0 => {
-                    entry.was_used = false;
+                Some(entry) if entry.was_used.load(Ordering::Relaxed) && entry.plugin.strong_count() > 0 => {
+                    *entry.was_used.get_mut() = false;
                     self.clock.push_back(key);
                 }
                 _ => {
@@ -92,20 +96,24 @@ impl Table {
 /// Bodies made once.
 #[derive(Default)]
 pub(super) struct Bodies {
-    reads: Mutex<Table>,
-    list: Mutex<Option<(Index, Bytes)>>,
+    reads: RwLock<Table>,
+    list: RwLock<Option<(Index, Bytes)>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A cache: whatever a panic left behind is at worst one body that is made again.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+// A cache: whatever a panic left behind is at worst one body that is made again.
+fn shared<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn exclusive<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Bodies {
     /// The read body of a plugin.
     pub(super) fn read(&self, plugin: &Arc<Plugin>, form: Form) -> Bytes {
         let key = (plugin.id.clone(), form);
-        if let Some(body) = locked(&self.reads).find(&key, plugin) {
+        if let Some(body) = shared(&self.reads).find(&key, plugin) {
             return body;
         }
         // Made outside the lock: a second asker may make the same bytes, but nobody waits for another plugin's.
@@ -116,21 +124,21 @@ impl Bodies {
         let mut body = if form.is_pretty { json::indented(&compact) } else { compact };
         body.shrink_to_fit();
         let body = Bytes::from(body);
-        let entry = Entry { plugin: Arc::downgrade(plugin), body: body.clone(), was_used: false };
-        locked(&self.reads).put(key, entry, LIMIT);
+        let entry = Entry { plugin: Arc::downgrade(plugin), body: body.clone(), was_used: AtomicBool::new(false) };
+        exclusive(&self.reads).put(key, entry, LIMIT);
         body
     }
 
     /// The body of the whole list, compact.
     pub(super) fn list(&self, catalog: &Catalog) -> Bytes {
         let index = catalog.nomad_index();
-        if let Some((made_at, body)) = &*locked(&self.list)
+        if let Some((made_at, body)) = &*shared(&self.list)
             && *made_at == index
         {
             return body.clone();
         }
         let body = Bytes::from(nomad::list_body(catalog.counting_plugins("").map(|plugin| &**plugin)));
-        *locked(&self.list) = Some((index, body.clone()));
+        *exclusive(&self.list) = Some((index, body.clone()));
         body
     }
 }
@@ -144,7 +152,7 @@ mod tests {
     }
 
     fn entry(plugin: &Arc<Plugin>, size: usize) -> Entry {
-        Entry { plugin: Arc::downgrade(plugin), body: Bytes::from(vec![b'x'; size]), was_used: false }
+        Entry { plugin: Arc::downgrade(plugin), body: Bytes::from(vec![b'x'; size]), was_used: AtomicBool::new(false) }
     }
 
     fn plugins(count: usize) -> Vec<Arc<Plugin>> {

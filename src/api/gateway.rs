@@ -59,7 +59,7 @@ impl Asked {
     /// Waits and answers.
     pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
         let (index, catalog) =
-            blocking::newer(&state.reader, &state.shutdown, Subject::Everything, self.blocking, |catalog| {
+            blocking::newer(&state.reader, &state.shutdown, || Subject::Everything, self.blocking, |catalog| {
                 (catalog.index(), catalog)
             })
             .await;

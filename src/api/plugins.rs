@@ -49,7 +49,7 @@ impl List {
 
     /// Waits and answers.
     pub(super) async fn answer(self, state: &State) -> Response<Body> {
-        let subject = Subject::List(self.prefix.text.clone());
+        let subject = || Subject::List(self.prefix.text.clone());
         let (index, catalog) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
             (catalog.nomad_index(), catalog)
         })
@@ -97,7 +97,7 @@ impl Read {
 
     /// Waits and answers.
     pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
-        let subject = Subject::Plugin(self.id.clone().unwrap_or_default());
+        let subject = || Subject::Plugin(self.id.clone().unwrap_or_default());
         let (index, plugin) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
             let plugin = self.id.as_deref().and_then(|id| catalog.counting_plugin(id)).map(Arc::clone);
             (if plugin.is_some() { catalog.nomad_index() } else { Index(0) }, plugin)

@@ -12,6 +12,8 @@ use csi_gateway::domain::code::Code;
 use serde_json::Value;
 use support::process::{gateway, run};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
 
 const NAME: &str = "drv.example.com";
 
@@ -132,14 +134,12 @@ async fn what_a_driver_says_is_wrong_is_said() {
     let directory = scratch();
     let folder = directory.path();
     let path = folder.join("csi.sock");
-    let reset = Reply::fail(Code::Internal, "stream terminated by RST_STREAM with error code: PROTOCOL_ERROR");
     let refusal = Reply::fail(Code::FailedPrecondition, "backend down");
     let node = || FakeDriver::node(NAME);
     for (name, driver) in [
         ("starting", node().always(Rpc::Probe, Reply::starting())),
         ("probe_fails", node().always(Rpc::Probe, refusal)),
         ("probe_hangs", node().always(Rpc::Probe, Reply::hang())),
-        ("authority", node().always(Rpc::PluginInfo, reset)),
         ("nameless", FakeDriver::node("")),
         ("not_csi", node().always(Rpc::PluginInfo, Reply::unimplemented())),
         ("registration_socket", FakeDriver::registrar("CSIPlugin", NAME, folder.to_string_lossy())),
@@ -159,6 +159,35 @@ async fn what_a_driver_says_is_wrong_is_said() {
     let driver = node().always(Rpc::NodeInfo, Reply::unimplemented()).serve(&path).await.expect("binds");
     one("no_node_info", true, folder, &path).await;
     drop(driver);
+}
+
+/// Resets every stream with `PROTOCOL_ERROR`, as servers do that refuse the authority.
+async fn resets(listener: UnixListener) {
+    const PREFACE: usize = 24;
+    const HEADER: usize = 9;
+    while let Ok((mut stream, _)) = listener.accept().await {
+        // Empty settings.
+        let _ = stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await;
+        let (mut read, mut at) = (Vec::new(), PREFACE);
+        while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
+            while let Some([high, middle, low, kind, _, id @ ..]) = read.get(at..at + HEADER) {
+                at += HEADER + usize::from(*high) * 65_536 + usize::from(*middle) * 256 + usize::from(*low);
+                if *kind == 1 {
+                    let reset = [&b"\0\0\x04\x03\0"[..], id, b"\0\0\0\x01"].concat();
+                    let _ = stream.write_all(&reset).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_authority_is_recognised() {
+    let directory = scratch();
+    let path = directory.path().join("csi.sock");
+    let server = tokio::spawn(resets(UnixListener::bind(&path).expect("binds")));
+    one("authority", false, directory.path(), &path).await;
+    server.abort();
 }
 
 #[tokio::test]

@@ -164,8 +164,8 @@ fn remedy(error: &CallError) -> &'static str {
     if error.is_timeout() {
         HUNG
     } else if said.contains("protocol_error") || said.contains("protocol error") || said.contains("authority") {
-        "its server resets calls whose `:authority` it does not like, and gets `localhost` from us: update the driver's gRPC \
-         library; other clients send the socket's path and fail here, too"
+        "its server reset the call; some do so where they do not like the `:authority` of a call (`localhost` from us, the \
+         socket's path from others): see its log for PROTOCOL_ERROR, and update the driver's gRPC library"
     } else {
         SEE_LOG
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::driver::Answers;
 use super::{Findings, Layer};
@@ -10,15 +11,15 @@ use crate::csi::{Announcement, Driver, Limits};
 
 /// The kubelet's directory of registration sockets, beside that of the drivers.
 const REGISTRY: &str = "plugins_registry";
-/// Registration sockets that are asked at most.
-const MOST: usize = 256;
+/// How long registration sockets are asked, all together: dead ones answer at once, hung ones do not.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// Compares them.
 pub(super) async fn examine(socket: &Path, driver: &Answers, limits: Limits, findings: &mut Findings) {
     let Some(registry) = socket.ancestors().skip(1).map(|above| above.join(REGISTRY)).find(|path| path.is_dir()) else {
         return findings.skipped(Layer::Registration, "no kubelet's directory of registration sockets is beside it");
     };
-    let announced = announced(&registry, limits).await;
+    let (announced, is_complete) = announced(&registry, limits).await;
     let of_name = |announced: &&(PathBuf, Announcement)| announced.1.name == driver.name;
     if let Some((path, announcement)) = announced.iter().find(|(path, announcement)| leads(path, announcement, socket))
     {
@@ -47,6 +48,11 @@ pub(super) async fn examine(socket: &Path, driver: &Answers, limits: Limits, fin
         let text = format!("`{}` announces {} at `{}`, not here", path.display(), driver.name, announcement.endpoint);
         let remedy = "the registrar's `--kubelet-registration-path` must be this socket's path as the host sees it";
         findings.not_ok(Layer::Registration, &text, remedy);
+    } else if !is_complete {
+        findings.skipped(
+            Layer::Registration,
+            "registration sockets cannot be read, or too many of them hang, so nothing can be said",
+        );
     } else if driver.serves_node {
         let text =
             format!("no registration socket in `{}` announces it: the kubelet does not know it", registry.display());
@@ -57,23 +63,27 @@ pub(super) async fn examine(socket: &Path, driver: &Answers, limits: Limits, fin
     }
 }
 
-/// What the sockets of a directory announce, those left out that do not answer.
-async fn announced(registry: &Path, limits: Limits) -> Vec<(PathBuf, Announcement)> {
-    let Ok(entries) = fs::read_dir(registry) else { return Vec::new() };
+/// What the sockets of a directory announce, those left out that do not answer; and whether all were asked.
+async fn announced(registry: &Path, limits: Limits) -> (Vec<(PathBuf, Announcement)>, bool) {
+    let Ok(entries) = fs::read_dir(registry) else { return (Vec::new(), false) };
     let is_socket = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
     let mut paths: Vec<PathBuf> = entries.flatten().filter(is_socket).map(|entry| entry.path()).collect();
     // As the kubelet does.
     paths.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')));
     paths.sort();
     let mut announced = Vec::new();
-    for path in paths.into_iter().take(MOST) {
+    let end = Instant::now() + LONGEST;
+    for path in paths {
+        if Instant::now() > end {
+            return (announced, false);
+        }
         if let Ok(driver) = Driver::connect(&path, limits).await
             && let Ok(announcement) = driver.announcement().await
         {
             announced.push((path, announcement));
         }
     }
-    announced
+    (announced, true)
 }
 
 /// Whether it is this socket that is announced.

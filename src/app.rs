@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
@@ -23,8 +24,9 @@ use crate::domain::id::HostId;
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{Sinks, Sources, Supervisor};
+use crate::registry::commands::Commands;
 use crate::registry::history::History;
-use crate::registry::publisher::Publisher;
+use crate::registry::publisher::{Publisher, RETIRE_GONE};
 use crate::registry::reader::Reader;
 use crate::registry::reporter::Report;
 use crate::registry::sockets::Sockets;
@@ -68,6 +70,8 @@ pub struct Plan {
     pub keep: Keep,
     /// Transitions kept of each instance.
     pub history: usize,
+    /// How long an instance is kept whose socket is gone or dead.
+    pub retire_gone: Duration,
     /// Sockets to watch; `None`: records come from elsewhere, through [`Gateway::feed`].
     pub sockets: Option<BTreeSet<WantedSocket>>,
     /// When to look at them.
@@ -86,10 +90,12 @@ impl Plan {
             host,
             keep,
             history: store::Settings::default().history,
+            retire_gone: RETIRE_GONE,
             sockets,
             fingerprint: fingerprint::Settings::default(),
             endpoints,
-            api: api::Settings::default(),
+            // Empty: the names that belong to the addresses, once they are bound.
+            api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
     }
 
@@ -106,9 +112,11 @@ impl Plan {
         let host = host::id(config.host.as_ref(), variable);
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
         plan.history = config.history;
+        plan.retire_gone = config.retire_gone;
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
         plan.api.region.clone_from(&config.region);
+        plan.api.allowed_hosts.clone_from(&config.allowed_hosts);
         plan.api.read_shape = if config.is_documented_shape { ReadShape::Documented } else { ReadShape::Nomad };
         plan
     }
@@ -121,6 +129,7 @@ pub struct Gateway {
     publisher: Publisher,
     reader: Reader,
     history: History,
+    commands: Commands,
     sockets: Sockets,
     reports: mpsc::Sender<Report>,
 }
@@ -147,12 +156,14 @@ impl Gateway {
             "csi-gateway starts"
         );
         let (publisher, handles) = Publisher::new(loaded, store);
+        let publisher = publisher.retiring(plan.retire_gone);
         Ok(Self {
             plan,
             listeners,
             publisher,
             reader: handles.reader,
             history: handles.history,
+            commands: handles.commands,
             sockets: Sockets::default(),
             reports: handles.reports,
         })
@@ -180,7 +191,12 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { plan, listeners, publisher, reader, history, sockets, reports } = self;
+        let Self { mut plan, listeners, publisher, reader, history, commands, sockets, reports } = self;
+        if plan.api.allowed_hosts.is_empty() {
+            // Both what was asked for (a name) and what was bound (its address).
+            let asked = plan.endpoints.iter().map(String::as_str);
+            plan.api.allowed_hosts = api::names_of(asked.chain(listeners.iter().map(Listener::address)));
+        }
         let ends = stop.clone();
         let last = CancellationToken::new();
         let registry = tokio::spawn({
@@ -190,6 +206,7 @@ impl Gateway {
 
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
+        let state = state.with_commands(commands);
         let router = api::router(state);
         for listener in listeners {
             info!(address = listener.address(), "serving");

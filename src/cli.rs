@@ -4,7 +4,7 @@ use clap::builder::styling::Styles;
 
 use crate::config::load::{self, Problems, Typed, Variables};
 use crate::config::settings::{self, Command};
-use crate::config::{Demo, Probe, Serve, Status};
+use crate::config::{Demo, Doctor, Forget, Probe, Serve, Status};
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub enum Invocation {
     Probe(Probe),
     /// `status`.
     Status(Status),
+    /// `doctor`.
+    Doctor(Doctor),
+    /// `forget`.
+    Forget(Forget),
     /// `demo`.
     Demo(Demo),
 }
@@ -53,6 +57,8 @@ pub fn parse(arguments: &[String], variable: Variables<'_>) -> Result<Invocation
         Command::Serve => Invocation::Serve(load::serve(&typed, variable, problems)?),
         Command::Probe => Invocation::Probe(load::probe(&typed, variable, problems)?),
         Command::Status => Invocation::Status(load::status(&typed, variable, problems)?),
+        Command::Doctor => Invocation::Doctor(load::doctor(&typed, variable, problems)?),
+        Command::Forget => Invocation::Forget(load::forget(&typed, variable, problems)?),
         Command::Demo => Invocation::Demo(load::demo(&typed, variable, problems)?),
         Command::Version if problems.0.is_empty() => Invocation::Text(version()),
         Command::Version => return Err(problems),

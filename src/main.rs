@@ -50,6 +50,8 @@ async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
         }
         Invocation::Probe(config) => commands::probe::run(&config).await,
         Invocation::Status(config) => commands::status::run(&config).await,
+        Invocation::Doctor(config) => commands::doctor::run(&config).await,
+        Invocation::Forget(config) => commands::forget::run(&config).await,
         Invocation::Serve(config) => match serve(&config, variable).await {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::failed(&error),

@@ -47,13 +47,39 @@ fn everything_that_is_wrong_is_said_at_once_with_its_origin_and_what_is_allowed(
 }
 
 #[test]
+fn hosts_that_may_command_are_names_and_addresses_and_times_of_retirement_are_durations() {
+    let Ok(Invocation::Serve(config)) = parse(
+        &["serve", "--csi-address=/a", "--allowed-hosts=Gateway.Example.com,[::1]", "--allowed-hosts=10.0.0.1"],
+        &[("CSI_GATEWAY_RETIRE_GONE", "2m"), ("CSI_GATEWAY_RETIRE_LOST", "36h")],
+    ) else {
+        panic!("it is right")
+    };
+    assert_eq!(config.allowed_hosts, ["gateway.example.com", "::1", "10.0.0.1"]);
+    assert_eq!((config.retire_gone, config.retire_lost), (Duration::from_mins(2), Duration::from_hours(36)));
+    let wrong = parse(
+        &["serve", "--csi-address=/a", "--allowed-hosts=http://x,a:1", "--retire-gone=0s", "--retire-lost=never"],
+        &[],
+    );
+    let expected = [
+        "error: flag --retire-gone: `0s` is no duration above 0, such as 500ms, 30s or 1m30s",
+        "error: flag --retire-lost: `never` is no duration above 0, such as 500ms, 30s or 1m30s",
+        "error: flag --allowed-hosts: `http://x` is no name or address without scheme, port and path",
+        "error: flag --allowed-hosts: `a:1` is no name or address without scheme, port and path",
+    ];
+    assert_eq!(wrong, Err(expected.join("\n")));
+}
+
+#[test]
 fn usage_errors_name_the_nearest_and_the_place_where_a_flag_belongs() {
     let cases: [(&[&str], &str); 8] = [
         (
             &["server"],
-            "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, demo, version",
+            "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, doctor, forget, demo, version",
         ),
-        (&["xyz"], "error: unknown command `xyz`; the commands are serve, probe, status, demo, version"),
+        (
+            &["xyz"],
+            "error: unknown command `xyz`; the commands are serve, probe, status, doctor, forget, demo, version",
+        ),
         (&["status", "--hosts=3"], "error: flag --hosts does not belong to `status`, but to `demo`"),
         (&["serve"], "error: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock"),
         (

@@ -6,6 +6,7 @@ use axum::http::{Response, StatusCode};
 use tracing::error;
 
 use super::meta::Meta;
+use crate::domain::id::InstanceKey;
 
 /// What is wrong with a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Complaint {
     Limit,
     /// `plugin` cannot be a plugin's id (ours).
     Plugin,
+    /// `host` cannot be a host's id (ours).
+    Host,
 }
 
 impl Complaint {
@@ -33,6 +36,7 @@ impl Complaint {
             Self::Index => "Invalid index",
             Self::Limit => "Expect a positive number for `limit` query string parameter",
             Self::Plugin => "Expect a plugin ID for `plugin` query string parameter",
+            Self::Host => "Expect a host ID for `host` query string parameter",
         }
     }
 }
@@ -50,6 +54,14 @@ pub(super) enum ApiError {
     NoSuchResource,
     /// No plugin of that id; the only error with `X-Nomad-*`.
     NoSuchPlugin(Meta),
+    /// The plugin is known, and not on the host that was named (ours).
+    NoSuchInstance,
+    /// What should be forgotten is alive (ours): these.
+    Alive(Vec<InstanceKey>),
+    /// A command from another machine (ours).
+    OnlyFromHere,
+    /// A command that names a host that we are not (ours).
+    StrangeHost,
     /// A read without an id.
     MissingPluginId,
     /// A region that is not ours.
@@ -67,6 +79,18 @@ impl ApiError {
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "", None),
             Self::NoSuchResource => (StatusCode::NOT_FOUND, "resource not found", None),
             Self::NoSuchPlugin(meta) => (StatusCode::NOT_FOUND, "plugin not found", Some(meta)),
+            Self::NoSuchInstance => (StatusCode::NOT_FOUND, "the plugin has no instance on this host", None),
+            Self::Alive(keys) => return text_response(StatusCode::CONFLICT, alive_text(&keys)),
+            Self::OnlyFromHere => (
+                StatusCode::FORBIDDEN,
+                "Permission denied: this is taken over loopback or a unix socket only; ask on the gateway's own machine",
+                None,
+            ),
+            Self::StrangeHost => (
+                StatusCode::FORBIDDEN,
+                "Permission denied: the Host header names no host of this gateway; see its --allowed-hosts",
+                None,
+            ),
             Self::MissingPluginId => (StatusCode::INTERNAL_SERVER_ERROR, "missing plugin ID", None),
             Self::NoPathToRegion => (StatusCode::INTERNAL_SERVER_ERROR, "No path to region", None),
             Self::Internal(cause) => {
@@ -91,6 +115,17 @@ pub(super) fn text_response(status: StatusCode, text: impl Into<Body> + AsRef<st
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     }
     response
+}
+
+/// Names instances that are alive, not all of thousands.
+fn alive_text(keys: &[InstanceKey]) -> String {
+    const NAMED: usize = 10;
+    let names = keys.iter().take(NAMED).map(|key| format!("{} on {}", key.role.as_str(), key.host));
+    let mut names: Vec<String> = names.collect();
+    if keys.len() > NAMED {
+        names.push(format!("{} more", keys.len() - NAMED));
+    }
+    format!("still alive: {}; only what is dead can be forgotten", names.join(", "))
 }
 
 /// An error and its sources, joined.

@@ -8,6 +8,7 @@
 mod blocking;
 mod bodies;
 mod error;
+mod forget;
 mod gateway;
 mod health;
 mod meta;
@@ -31,15 +32,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
+use crate::registry::commands::Commands;
 use crate::registry::history;
 use crate::registry::reader::Reader;
 use crate::registry::sockets::Sockets;
 use bodies::Bodies;
 use error::{ApiError, text_response};
+use forget::Caller;
 use meta::Meta;
 use query::Query;
 use route::{Resolved, Target};
 
+pub use forget::names_of;
 pub use query::WAIT_LIMIT;
 
 /// Why something behind a handle failed.
@@ -96,11 +100,18 @@ pub struct Settings {
     pub read_shape: ReadShape,
     /// What this process is, for `/v1/gateway`: `standalone`, `agent`, `aggregator`.
     pub role: &'static str,
+    /// Hosts that a command may name: names in lower case, addresses as Rust prints them.
+    pub allowed_hosts: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { region: "global".to_owned(), read_shape: ReadShape::Nomad, role: "standalone" }
+        Self {
+            region: "global".to_owned(),
+            read_shape: ReadShape::Nomad,
+            role: "standalone",
+            allowed_hosts: names_of([]),
+        }
     }
 }
 
@@ -112,6 +123,8 @@ pub struct State {
     settings: Settings,
     shutdown: CancellationToken,
     bodies: Bodies,
+    /// `None`: no command is taken.
+    commands: Option<Commands>,
 }
 
 impl State {
@@ -124,7 +137,14 @@ impl State {
         settings: Settings,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { reader, history, sockets, settings, shutdown, bodies: Bodies::default() }
+        Self { reader, history, sockets, settings, shutdown, bodies: Bodies::default(), commands: None }
+    }
+
+    /// Takes commands, too.
+    #[must_use]
+    pub fn with_commands(mut self, commands: Commands) -> Self {
+        self.commands = Some(commands);
+        self
     }
 }
 
@@ -137,6 +157,7 @@ async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, r
     let (parts, body) = request.into_parts();
     // A body is never read. What is kept while a query waits is kept ten thousand times, so the headers go, too.
     drop(body);
+    let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
     let (method, uri) = (parts.method, parts.uri);
     drop(parts.headers);
     drop(parts.extensions);
@@ -151,7 +172,7 @@ async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, r
         }
         Resolved::Server => return Response::default(),
     };
-    let mut answering = std::pin::pin!(serve(&state, method, uri, target, rest));
+    let mut answering = std::pin::pin!(serve(&state, method, caller, uri, target, rest));
     let caught =
         std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
@@ -167,6 +188,7 @@ async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, r
 async fn serve(
     state: &State,
     method: Method,
+    caller: Option<Caller>,
     uri: Uri,
     target: Target,
     rest: Vec<u8>,
@@ -177,6 +199,11 @@ async fn serve(
                 return Err(ApiError::InvalidMethod);
             }
             return Ok(if target == Target::Live { health::live() } else { health::ready(&state.reader) });
+        }
+        Target::GatewayPlugin if method == Method::DELETE => {
+            let query = Query::parse(uri.query());
+            // In a box of its own: what waits here is kept ten thousand times, and never for this.
+            return Box::pin(forget::answer(state, caller, &rest, &query)).await;
         }
         _ if method != Method::GET => return Err(ApiError::InvalidMethod),
         _ => {}

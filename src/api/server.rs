@@ -5,13 +5,19 @@
 //! once and waits for those that are being answered. HTTP/1.1 only, as Nomad. Limits and TLS will wrap the stream
 //! between `accept` and `converse`.
 
+use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
+use axum::http::Method;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
@@ -186,19 +192,19 @@ pub async fn serve(listener: Listener, router: axum::Router, shutdown: Cancellat
             () = shutdown.cancelled() => break,
             accepted = accept(&listener.accepting) => accepted,
         };
-        let service = TowerToHyperService::new(router.clone());
         if stops.len() >= look_again_at {
             stops.retain(|stop| !stop.is_closed());
             look_again_at = FEW.max(2 * stops.len());
         }
         let (stop_in, stop) = oneshot::channel();
         stops.push(stop_in);
+        let router = TowerToHyperService::new(router.clone());
         match accepted {
-            Ok(Stream::Tcp(stream)) => {
-                conversations.spawn(converse(stream, service, stop));
+            Ok(Stream::Tcp(stream, client)) => {
+                conversations.spawn(converse(stream, Introducing { router, client }, stop));
             }
-            Ok(Stream::Unix(stream)) => {
-                conversations.spawn(converse(stream, service, stop));
+            Ok(Stream::Unix(stream, client)) => {
+                conversations.spawn(converse(stream, Introducing { router, client }, stop));
             }
             Err(error) => {
                 // Said once, not ten times a second; whatever is short may stay short for long.
@@ -224,19 +230,71 @@ pub async fn serve(listener: Listener, router: axum::Router, shutdown: Cancellat
 }
 
 enum Stream {
-    Tcp(tokio::net::TcpStream),
-    Unix(UnixStream),
+    Tcp(tokio::net::TcpStream, Client),
+    Unix(UnixStream, Client),
+}
+
+/// Who is at the other end of a connection, as far as commands care. Reads are the same to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Client {
+    /// A process on a unix socket, with its user id where the kernel knows it.
+    Unix(Option<u32>),
+    /// A process on this machine (or in this network namespace).
+    Loopback,
+    /// Anybody.
+    Remote,
+}
+
+impl Client {
+    fn of(address: IpAddr) -> Self {
+        if address.to_canonical().is_loopback() { Self::Loopback } else { Self::Remote }
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(Some(uid)) => write!(f, "unix socket, user {uid}"),
+            Self::Unix(None) => f.write_str("unix socket"),
+            Self::Loopback => f.write_str("loopback"),
+            Self::Remote => f.write_str("remote"),
+        }
+    }
+}
+
+/// The router, told who asks where it makes a difference: a request that only reads carries nothing more than before,
+/// since ten thousand of them may wait.
+#[derive(Clone)]
+struct Introducing {
+    router: TowerToHyperService<axum::Router>,
+    client: Client,
+}
+
+impl Service<Request<Incoming>> for Introducing {
+    type Response = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if request.method() == Method::DELETE {
+            request.extensions_mut().insert(self.client);
+        }
+        self.router.call(request)
+    }
 }
 
 async fn accept(listener: &Accepting) -> io::Result<Stream> {
     loop {
         let accepted = match listener {
-            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+            Accepting::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
                 // A short answer must not wait for the acknowledgement of the one before; where this fails, it waits.
                 let _ = stream.set_nodelay(true);
-                Stream::Tcp(stream)
+                Stream::Tcp(stream, Client::of(address.ip()))
             }),
-            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                let user = stream.peer_cred().ok().map(|peer| peer.uid());
+                Stream::Unix(stream, Client::Unix(user))
+            }),
         };
         match accepted {
             // The client went before we came: its trouble, not ours.
@@ -250,7 +308,7 @@ async fn accept(listener: &Accepting) -> io::Result<Stream> {
 /// One connection, until its client goes or the stop.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
-    service: TowerToHyperService<axum::Router>,
+    service: Introducing,
     stop: oneshot::Receiver<()>,
 ) {
     let connection = http1::Builder::new()

@@ -1,4 +1,4 @@
-//! One GET, over TCP or a unix socket.
+//! One request, over TCP or a unix socket.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -66,27 +66,39 @@ pub struct Answer {
 /// # Errors
 /// [`HttpError`] names the address and what is in the way.
 pub async fn get(address: &str, path: &str) -> Result<Answer, HttpError> {
-    tokio::time::timeout(LIMIT, exchange(address, path))
+    within(address, path, Method::GET).await
+}
+
+/// The same, and asks for it to be deleted.
+///
+/// # Errors
+/// As [`get`].
+pub async fn delete(address: &str, path: &str) -> Result<Answer, HttpError> {
+    within(address, path, Method::DELETE).await
+}
+
+async fn within(address: &str, path: &str, method: Method) -> Result<Answer, HttpError> {
+    tokio::time::timeout(LIMIT, exchange(address, path, method))
         .await
         .unwrap_or_else(|_| Err(HttpError::Timeout { address: address.to_owned() }))
 }
 
-async fn exchange(address: &str, path: &str) -> Result<Answer, HttpError> {
+async fn exchange(address: &str, path: &str, method: Method) -> Result<Answer, HttpError> {
     let connect = |source| HttpError::Connect { address: address.to_owned(), source };
     if let Some(socket) = address.strip_prefix("unix:") {
         let socket = Path::new(socket.strip_prefix("//").unwrap_or(socket));
         let stream = UnixStream::connect(socket).await.map_err(connect)?;
-        return ask(stream, address, "localhost", path).await;
+        return ask(stream, address, "localhost", path, method).await;
     }
     let Some(host) = address.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')).filter(|h| !h.is_empty())
     else {
         return Err(HttpError::Address { address: address.to_owned() });
     };
     let stream = TcpStream::connect(host).await.map_err(connect)?;
-    ask(stream, address, host, path).await
+    ask(stream, address, host, path, method).await
 }
 
-async fn ask<S>(stream: S, address: &str, host: &str, path: &str) -> Result<Answer, HttpError>
+async fn ask<S>(stream: S, address: &str, host: &str, path: &str, method: Method) -> Result<Answer, HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -94,8 +106,8 @@ where
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.into()))?;
     let driving = tokio::spawn(connection);
-    let request =
-        Request::get(path).header("Host", host).body(Empty::<Bytes>::new()).map_err(|error| failed(error.into()))?;
+    let request = Request::builder().method(method).uri(path).header("Host", host);
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(error.into()))?;
     let response = sender.send_request(request).await.map_err(|error| failed(error.into()))?;
     let (parts, body) = response.into_parts();
     let body = Limited::new(body, LONGEST).collect().await.map_err(failed)?.to_bytes();

@@ -1,5 +1,7 @@
 //! The client side, and how any command ends.
 
+pub mod doctor;
+pub mod forget;
 pub mod http;
 pub mod probe;
 pub mod status;

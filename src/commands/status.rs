@@ -10,7 +10,7 @@ use super::{Outcome, complain, say};
 use crate::config::Status;
 
 /// What a query value and a path segment must not contain as it is.
-const ESCAPED: &AsciiSet = &CONTROLS
+pub(super) const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
     .add(b'#')
@@ -46,7 +46,7 @@ struct Plugin {
 }
 
 /// Text from a driver on its way to a terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

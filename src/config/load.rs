@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{self, Command, Setting};
-use super::{Demo, Fleet, Logging, Probe, Serve, Status};
+use super::{Demo, Doctor, Fleet, Forget, Logging, Probe, Serve, Status};
 use crate::domain::id::{HostId, PluginId};
 use crate::domain::socket::RoleChoice;
 use crate::domain::{address, duration};
@@ -219,9 +219,43 @@ impl Values<'_> {
         endpoints
     }
 
+    /// Whom to ask.
+    fn address(&mut self) -> String {
+        let (address, origin) = self.all("address").pop().unwrap_or_else(|| (String::new(), Origin::Default));
+        if !address.starts_with("http://") && !address.starts_with("unix:") {
+            self.wrong(&origin, &address, "is no address: http://HOST:PORT or unix:///PATH");
+        }
+        address
+    }
+
+    /// Names and addresses without port, as they are compared.
+    fn hosts(&mut self) -> Vec<String> {
+        let mut hosts = Vec::new();
+        for (value, origin) in self.all("allowed-hosts") {
+            // Several in one flag, too.
+            for name in value.split(',').map(str::trim) {
+                match host_name(name) {
+                    Some(name) => hosts.push(name),
+                    None => self.wrong(&origin, name, "is no name or address without scheme, port and path"),
+                }
+            }
+        }
+        hosts
+    }
+
     fn finish<T>(self, value: T) -> Result<T, Problems> {
         if self.problems.0.is_empty() { Ok(value) } else { Err(self.problems) }
     }
+}
+
+/// A host name in lower case, or an IP address, an IPv6 one with or without brackets.
+fn host_name(text: &str) -> Option<String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse::<std::net::IpAddr>() {
+        return Some(address.to_string());
+    }
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (!text.is_empty() && text.chars().all(is_legal)).then(|| text.trim_end_matches('.').to_ascii_lowercase())
 }
 
 fn default(setting: &Setting) -> Vec<(String, Origin)> {
@@ -247,17 +281,15 @@ fn values<'a>(
 /// Where to look variables up: the process's environment, or a made one in tests.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What `serve` runs with.
-///
-/// # Errors
-/// Every problem, those found while scanning included.
-pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Serve, Problems> {
-    let mut values = values(Command::Serve, typed, variable, problems);
+/// The sockets that `serve` watches, and whether any was named, be it wrongly.
+fn sources(values: &mut Values<'_>) -> (Vec<PathBuf>, bool) {
     let mut addresses = Vec::<PathBuf>::new();
     let mut given = values.all("csi-address");
     // What drivers and some sidecars read; Nomad sets it in the tasks of its plugins.
     given.extend(
-        variable(ENDPOINT).filter(|_| given.is_empty()).map(|value| (value, Origin::Variable(ENDPOINT.to_owned()))),
+        (values.variable)(ENDPOINT)
+            .filter(|_| given.is_empty())
+            .map(|value| (value, Origin::Variable(ENDPOINT.to_owned()))),
     );
     let is_given = !given.is_empty();
     for (value, origin) in given {
@@ -267,6 +299,16 @@ pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
             Err(error) => values.wrong(&origin, &value, error),
         }
     }
+    (addresses, is_given)
+}
+
+/// What `serve` runs with.
+///
+/// # Errors
+/// Every problem, those found while scanning included.
+pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Serve, Problems> {
+    let mut values = values(Command::Serve, typed, variable, problems);
+    let (addresses, is_given) = sources(&mut values);
     if !is_given {
         values.problems.0.push("no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock".to_owned());
     }
@@ -303,6 +345,9 @@ pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
                 })
                 .unwrap_or_default(),
             history: values.count("history", 0, 10_000).unwrap_or_default() as usize,
+            retire_gone: values.duration("retire-gone"),
+            retire_lost: values.duration("retire-lost"),
+            allowed_hosts: values.hosts(),
             logging: values.logging(),
         };
     values.finish(config)
@@ -360,11 +405,52 @@ fn boolean(text: &str) -> Result<bool, String> {
 /// Every problem, those found while scanning included.
 pub fn status(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Status, Problems> {
     let mut values = values(Command::Status, typed, variable, problems);
-    let (address, origin) = values.all("address").pop().unwrap_or_else(|| (String::new(), Origin::Default));
-    if !address.starts_with("http://") && !address.starts_with("unix:") {
-        values.wrong(&origin, &address, "is no address: http://HOST:PORT or unix:///PATH");
+    let config = Status { address: values.address(), plugin: typed.operands.first().cloned() };
+    values.finish(config)
+}
+
+/// What `forget` runs with.
+///
+/// # Errors
+/// Every problem, those found while scanning included.
+pub fn forget(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Forget, Problems> {
+    let mut values = values(Command::Forget, typed, variable, problems);
+    let plugin = typed.operands.first().cloned().unwrap_or_default();
+    if plugin.is_empty() {
+        values.problems.0.push("no plugin to forget: give its id, `csi-gateway forget PLUGIN`".to_owned());
     }
-    let config = Status { address, plugin: typed.operands.first().cloned() };
+    let host = values.parse("host", |text| HostId::parse(text).map_err(|error| error.to_string()));
+    let config = Forget { address: values.address(), plugin, host };
+    values.finish(config)
+}
+
+/// What `doctor` runs with: the operand, or what `serve` would watch, or what the sidecars take without a flag.
+///
+/// # Errors
+/// Every problem, those found while scanning included.
+pub fn doctor(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Doctor, Problems> {
+    let mut values = values(Command::Doctor, typed, variable, problems);
+    let mut addresses = Vec::new();
+    match typed.operands.first() {
+        Some(operand) => match address::parse(operand) {
+            Ok(path) => addresses.push(path),
+            Err(error) => values.problems.0.push(format!("socket `{operand}` {error}")),
+        },
+        None => {
+            let (sources, is_given) = sources(&mut values);
+            addresses = sources;
+            if !is_given {
+                addresses.push(PathBuf::from(DEFAULT_ADDRESS));
+            }
+        }
+    }
+    let config = Doctor {
+        addresses,
+        role: values.role(),
+        probe_timeout: values.duration("probe-timeout"),
+        timeout: values.duration("timeout"),
+        is_json: values.parse("json", boolean).unwrap_or_default(),
+    };
     values.finish(config)
 }
 

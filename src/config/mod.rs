@@ -49,6 +49,12 @@ pub struct Serve {
     pub region: String,
     /// Transitions kept of each instance.
     pub history: usize,
+    /// How long an instance is kept whose socket is gone or dead.
+    pub retire_gone: Duration,
+    /// How long the instances of a silent host are kept. Accepted for fleets; a single host has no use for it.
+    pub retire_lost: Duration,
+    /// `Host` headers that commands are taken from; empty: those that belong to the addresses.
+    pub allowed_hosts: Vec<String>,
     /// Logs.
     pub logging: Logging,
 }
@@ -75,6 +81,32 @@ pub struct Status {
     pub address: String,
     /// One plugin, by id or by the beginning of one.
     pub plugin: Option<String>,
+}
+
+/// What `forget` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forget {
+    /// A gateway's address.
+    pub address: String,
+    /// The plugin's whole id.
+    pub plugin: String,
+    /// The only host, if one was given.
+    pub host: Option<HostId>,
+}
+
+/// What `doctor` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doctor {
+    /// Sockets to look into.
+    pub addresses: Vec<PathBuf>,
+    /// What they are taken for.
+    pub role: RoleChoice,
+    /// Limit of `Probe`.
+    pub probe_timeout: Duration,
+    /// Limit of other calls.
+    pub timeout: Duration,
+    /// Whether the findings are JSON.
+    pub is_json: bool,
 }
 
 /// What `demo` runs with.

@@ -14,6 +14,10 @@ pub enum Command {
     Probe,
     /// `nomad plugin status`, from any gateway.
     Status,
+    /// What is wrong with sockets, and the remedy.
+    Doctor,
+    /// Removal of what is dead.
+    Forget,
     /// Scripted drivers, or a made fleet.
     Demo,
     /// The version.
@@ -22,7 +26,8 @@ pub enum Command {
 
 impl Command {
     /// Every command, in the order of the help.
-    pub const ALL: [Self; 5] = [Self::Serve, Self::Probe, Self::Status, Self::Demo, Self::Version];
+    pub const ALL: [Self; 7] =
+        [Self::Serve, Self::Probe, Self::Status, Self::Doctor, Self::Forget, Self::Demo, Self::Version];
 
     /// As it is typed.
     #[must_use]
@@ -31,6 +36,8 @@ impl Command {
             Self::Serve => "serve",
             Self::Probe => "probe",
             Self::Status => "status",
+            Self::Doctor => "doctor",
+            Self::Forget => "forget",
             Self::Demo => "demo",
             Self::Version => "version",
         }
@@ -43,6 +50,10 @@ impl Command {
             Self::Serve => "Watch CSI drivers and serve what is known of them",
             Self::Probe => "Ask one driver once; exit code 0 if it is ready, 4 if not (usable as an exec probe)",
             Self::Status => "Show plugins from a gateway or a Nomad server, as `nomad plugin status` does",
+            Self::Doctor => {
+                "Say how each layer of a driver's socket answers, what is wrong, and the remedy; exit code 4 if anything is"
+            }
+            Self::Forget => "Have a gateway forget the instances of a plugin that are dead",
             Self::Demo => {
                 "Try it: scripted drivers on real sockets, or a made fleet, and the gateway on a scratch store"
             }
@@ -56,6 +67,8 @@ impl Command {
         match self {
             Self::Probe => Some(("SOCKET", "The driver's socket: `/csi/csi.sock` or `unix:///csi/csi.sock`")),
             Self::Status => Some(("PLUGIN", "A plugin's id, or the beginning of one")),
+            Self::Doctor => Some(("SOCKET", "A driver's socket; default: those that `serve` would watch")),
+            Self::Forget => Some(("PLUGIN", "A plugin's whole id")),
             Self::Serve | Self::Demo | Self::Version => None,
         }
     }
@@ -120,7 +133,7 @@ const fn switch(name: &'static str, commands: &'static [Command], help: &'static
     Setting { name, value: None, is_repeatable: false, default: None, help, commands }
 }
 
-use Command::{Demo, Probe, Serve, Status};
+use Command::{Demo, Doctor, Forget, Probe, Serve, Status};
 
 /// Everything that can be set.
 pub const SETTINGS: &[Setting] = &[
@@ -128,7 +141,7 @@ pub const SETTINGS: &[Setting] = &[
         "csi-address",
         "SOCKET",
         None,
-        &[Serve, Probe],
+        &[Serve, Probe, Doctor],
         "Socket of a CSI driver, unix:///csi/csi.sock; may be repeated with `serve`, which takes CSI_ENDPOINT where nothing is given",
     ),
     one("plugin-id", "ID", None, &[Serve], "Plugin id of the only address; default: the driver's name"),
@@ -136,17 +149,17 @@ pub const SETTINGS: &[Setting] = &[
         "plugin-type",
         "TYPE",
         Some("auto"),
-        &[Serve, Probe],
+        &[Serve, Probe, Doctor],
         "What is expected to answer: controller, node, monolith (both) or auto (whatever does)",
     ),
     one("host-id", "ID", None, &[Serve], "This host's id; default: NODE_NAME and its kin, else the hostname"),
     one("poll-interval", "DURATION", Some("30s"), &[Serve], "From one look at a driver to the next"),
-    one("probe-timeout", "DURATION", Some("3s"), &[Serve, Probe], "Limit of a Probe call"),
+    one("probe-timeout", "DURATION", Some("3s"), &[Serve, Probe, Doctor], "Limit of a Probe call"),
     one(
         "timeout",
         "DURATION",
         Some("5s"),
-        &[Serve, Probe],
+        &[Serve, Probe, Doctor],
         "Limit of any other call; NodeGetInfo has three times that",
     ),
     many(
@@ -171,19 +184,41 @@ pub const SETTINGS: &[Setting] = &[
         "Shape of a plugin when it is read: nomad (what its servers send) or documented (what its public page shows)",
     ),
     one("region", "NAME", Some("global"), &[Serve], "The region that clients may ask for"),
+    one(
+        "retire-gone",
+        "DURATION",
+        Some("1h"),
+        &[Serve],
+        "How long an instance is kept whose socket is gone, or has nobody listening",
+    ),
+    one(
+        "retire-lost",
+        "DURATION",
+        Some("24h"),
+        &[Serve],
+        "How long the instances of a host are kept whose agent is silent (fleets only)",
+    ),
+    many(
+        "allowed-hosts",
+        "NAME",
+        None,
+        &[Serve],
+        "Host headers that `forget` is taken from; default: names and addresses listened on, localhost",
+    ),
     one("history", "COUNT", Some("32"), &[Serve], "Transitions kept of each instance"),
     one(
         "address",
         "URL",
         Some("http://127.0.0.1:4649"),
-        &[Status],
+        &[Status, Forget],
         "The gateway or Nomad server to ask: http://HOST:PORT or unix:///PATH",
     ),
+    one("host", "ID", None, &[Forget], "Only the instances of this host"),
     one("hosts", "COUNT", None, &[Demo], "A made fleet of so many hosts instead of scripted drivers"),
     one("plugins", "COUNT", None, &[Demo], "Plugins of the made fleet, each on every host"),
     one("flap", "DURATION", None, &[Demo], "How often one instance of the made plugin demo-0000 changes its health"),
     one("driver-only", "SOCKET", None, &[Demo], "Only a scripted driver on this socket, for tools that test drivers"),
-    switch("json", &[Probe], "Print JSON"),
+    switch("json", &[Probe, Doctor], "Print JSON"),
     one("v", "LEVEL", Some("2"), &[Serve, Demo], "How much is logged: 0 to 3 changes only, 4 every look, 5 everything"),
     one("logging-format", "FORMAT", Some("text"), &[Serve, Demo], "text or json"),
 ];

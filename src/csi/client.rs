@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
-use super::convert::{self, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
+use super::convert::{self, Announcement, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
 use super::error::{CallError, Cause};
 use super::rpc::Rpc;
 use crate::domain::capability::{CapabilitySet, ControllerCapability, GroupCapability, NodeCapability};
 use crate::transport::connector::{self, Connected, Link, Peer};
-use crate::transport::pb::csi as pb;
+use crate::transport::pb::{csi as pb, registration};
 use crate::transport::status::Guarded;
 
 /// Longest answer taken, in bytes; a longer one fails before it is read.
@@ -175,6 +175,17 @@ impl Driver {
         let answer: pb::GroupControllerGetCapabilitiesResponse =
             self.call(Rpc::GroupCapabilities, self.limits.call, request).await?;
         Ok(convert::group_capabilities(&answer.capabilities))
+    }
+
+    /// What a registration socket announces to a kubelet: `GetInfo`, which only reads.
+    ///
+    /// # Errors
+    ///
+    /// See [`probe`](Self::probe); `is_unimplemented` where this is no registration socket.
+    pub async fn announcement(&self) -> Result<Announcement, CallError> {
+        let answer: registration::PluginInfo =
+            self.call(Rpc::RegistrationInfo, self.limits.call, registration::InfoRequest {}).await?;
+        Ok(convert::announcement(answer))
     }
 
     async fn call<Q, A>(&self, rpc: Rpc, limit: Duration, request: Q) -> Result<A, CallError>

@@ -13,7 +13,7 @@ use crate::domain::code::Code;
 use crate::domain::fingerprint::NodeFacts;
 use crate::domain::text::bounded;
 use crate::domain::topology::{Pairs, Topology};
-use crate::transport::pb::csi as pb;
+use crate::transport::pb::{csi as pb, registration};
 
 /// Entries of a capability list that are read.
 const LONGEST_LIST: usize = 1024;
@@ -70,6 +70,21 @@ pub struct NodeInfo {
     pub facts: NodeFacts,
     /// Where the answer strays from the specification.
     pub warnings: Vec<Box<str>>,
+}
+
+/// What is announced to a kubelet, verbatim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// `CSIPlugin`, or what else registers in the same directory.
+    pub kind: String,
+    /// The driver's name.
+    pub name: String,
+    /// Path of the CSI socket as the kubelet's host sees it; empty: the registration socket itself.
+    pub endpoint: String,
+}
+
+pub(super) fn announcement(answer: registration::PluginInfo) -> Announcement {
+    Announcement { kind: answer.r#type, name: answer.name, endpoint: answer.endpoint }
 }
 
 pub(super) fn readiness(answer: &pb::ProbeResponse) -> Readiness {

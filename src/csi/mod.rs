@@ -10,8 +10,8 @@ pub mod error;
 pub mod rpc;
 
 pub use client::{Driver, Limits};
-pub use convert::{NodeInfo, PluginCapabilities, PluginInfo, Readiness};
+pub use convert::{Announcement, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
 pub use error::CallError;
 pub use rpc::Rpc;
 
-pub use crate::transport::connector::Peer;
+pub use crate::transport::connector::{ConnectFailure, LONGEST_DIRECT_PATH, Peer};

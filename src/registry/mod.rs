@@ -1,7 +1,9 @@
 //! What is known: records folded from reports, the one writer of the catalog, and its readers.
 
+pub mod commands;
 pub mod history;
 pub mod publisher;
 pub mod reader;
 pub mod reporter;
+pub mod retirement;
 pub mod sockets;

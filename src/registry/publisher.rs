@@ -10,15 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tracing::info;
 
+use super::commands::{Commands, Forget, ForgetError, Forgotten};
 use super::history::History;
 use super::reader::{Reader, Standing, Waiters};
-use super::reporter::{self, Report};
+use super::reporter::{self, Health, Observed, Report};
+use super::retirement::{Retirement, is_dead};
 use crate::domain::catalog::{Catalog, RecordChange, Touched};
 use crate::domain::durability::Durability;
 use crate::domain::history::{Change, Transition};
-use crate::domain::id::InstanceKey;
-use crate::domain::record::Record;
+use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
+use crate::domain::record::{Phase, Record};
 use crate::domain::time::{Index, Timestamp};
 use crate::store::{Commit, Committing, Loaded, Store, StoreError};
 
@@ -26,6 +29,10 @@ use crate::store::{Commit, Committing, Loaded, Store, StoreError};
 pub const COMMIT_LIMIT: Duration = Duration::from_secs(1);
 /// Reports that may wait; whoever has more waits with them.
 const QUEUE: usize = 1024;
+/// Commands that may wait.
+const COMMANDS: usize = 16;
+/// How long what is dead is kept, if nobody says otherwise.
+pub const RETIRE_GONE: Duration = Duration::from_hours(1);
 
 /// What a publisher is reached by.
 #[derive(Debug)]
@@ -36,6 +43,8 @@ pub struct Handles {
     pub history: History,
     /// Where reports go. The publisher ends when all senders are gone.
     pub reports: mpsc::Sender<Report>,
+    /// Where commands go.
+    pub commands: Commands,
 }
 
 /// The only writer of the catalog.
@@ -46,6 +55,8 @@ pub struct Publisher {
     store: Store,
     durability: watch::Receiver<Durability>,
     reports: mpsc::Receiver<Report>,
+    commands: mpsc::Receiver<Forget>,
+    retirement: Retirement,
     /// A commit that was not acknowledged in time; the newest, since they are acknowledged in order.
     late: Option<Committing>,
     clock: fn() -> Timestamp,
@@ -74,8 +85,10 @@ impl Stage {
         }
     }
 
-    fn take(&mut self, catalog: &Catalog, report: Report, now: Timestamp) {
+    fn take(&mut self, catalog: &Catalog, retirement: &Retirement, report: Report, now: Timestamp) {
         match report {
+            // Its socket is still watched, and still nobody is there.
+            Report::Seen(observed) if is_still_dead(&observed) && retirement.is_removed(&observed.key) => {}
             Report::Seen(observed) => {
                 let previous = self.record(catalog, &observed.key);
                 let next = reporter::fold(previous, *observed, now);
@@ -143,13 +156,25 @@ impl Publisher {
         let standing = watch::Sender::new(standing);
         let waiters = Arc::new(Waiters::default());
         let (sender, reports) = mpsc::channel(QUEUE);
+        let (commands_in, commands) = mpsc::channel(COMMANDS);
         let handles = Handles {
             reader: Reader::new(catalog.subscribe(), standing.subscribe(), Arc::clone(&waiters)),
             history: History::new(store.clone()),
             reports: sender,
+            commands: Commands(commands_in),
         };
-        let publisher =
-            Self { catalog, standing, waiters, store, durability, reports, late: None, clock: Timestamp::now };
+        let publisher = Self {
+            catalog,
+            standing,
+            waiters,
+            store,
+            durability,
+            reports,
+            commands,
+            retirement: Retirement::new(RETIRE_GONE),
+            late: None,
+            clock: Timestamp::now,
+        };
         (publisher, handles)
     }
 
@@ -160,6 +185,13 @@ impl Publisher {
         self
     }
 
+    /// Keeps what is dead for this long (an hour otherwise).
+    #[must_use]
+    pub fn retiring(mut self, after: Duration) -> Self {
+        self.retirement = Retirement::new(after);
+        self
+    }
+
     /// Publishes until `shutdown`, or until nobody can report any more; then what is queued, and closes the store.
     ///
     /// # Errors
@@ -167,6 +199,9 @@ impl Publisher {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
         tokio::pin!(shutdown);
         let mut batch = Vec::new();
+        let loaded = Arc::clone(&self.catalog.borrow());
+        self.retirement.load(loaded.records(), (self.clock)(), Instant::now());
+        drop(loaded);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
@@ -176,6 +211,8 @@ impl Publisher {
                     }
                     self.take(batch.drain(..)).await;
                 }
+                Some(command) = self.commands.recv() => self.forget(command).await,
+                () = reached(self.retirement.next()) => self.retire().await,
                 () = answered(&mut self.late) => {
                     self.late = None;
                     self.tell_durability();
@@ -200,7 +237,7 @@ impl Publisher {
         let current = Arc::clone(&self.catalog.borrow());
         let mut stage = Stage::default();
         for report in reports {
-            stage.take(&current, report, now);
+            stage.take(&current, &self.retirement, report, now);
         }
         let is_scanned = stage.is_scanned;
         self.publish(&current, stage, now).await;
@@ -210,10 +247,70 @@ impl Publisher {
         }
     }
 
+    /// Removes what has been dead for long enough.
+    async fn retire(&mut self) {
+        let now = (self.clock)();
+        let current = Arc::clone(&self.catalog.borrow());
+        let mut stage = Stage::default();
+        for key in self.retirement.due(Instant::now()) {
+            if let Some(record) = current.record(&key) {
+                info!(
+                    plugin.id = %key.plugin, role = key.role.as_str(), host.id = %key.host, socket = %record.socket,
+                    phase = %record.phase, "retired: it has been dead for long enough"
+                );
+            }
+            stage.remove(&current, key.clone(), now);
+            self.retirement.removed(key);
+        }
+        self.publish(&current, stage, now).await;
+    }
+
+    async fn forget(&mut self, command: Forget) {
+        let Forget { plugin, host, answer } = command;
+        let result = self.forgotten(&plugin, host.as_ref()).await;
+        // Whoever asked may have gone; it is forgotten all the same.
+        let _ = answer.send(result);
+    }
+
+    async fn forgotten(&mut self, plugin: &PluginId, host: Option<&HostId>) -> Result<Forgotten, ForgetError> {
+        let current = Arc::clone(&self.catalog.borrow());
+        let known = current.plugin(plugin.as_str()).ok_or(ForgetError::NoSuchPlugin)?;
+        let all = [Role::Controller, Role::Node].into_iter().flat_map(|role| known.instances(role));
+        let records = all.map(|instance| &instance.record);
+        let records: Vec<Record> =
+            records.filter(|record| host.is_none_or(|host| record.key.host == *host)).cloned().collect();
+        if records.is_empty() {
+            return Err(ForgetError::NoSuchInstance);
+        }
+        let alive = records.iter().filter(|record| matches!(record.phase, Phase::Healthy | Phase::Starting));
+        let alive: Vec<InstanceKey> = alive.map(|record| record.key.clone()).collect();
+        if !alive.is_empty() {
+            return Err(ForgetError::Alive(alive));
+        }
+        let now = (self.clock)();
+        let mut stage = Stage::default();
+        for record in &records {
+            stage.remove(&current, record.key.clone(), now);
+            self.retirement.removed(record.key.clone());
+        }
+        self.publish(&current, stage, now).await;
+        let next = self.catalog.borrow();
+        let is_plugin_gone = next.plugin(plugin.as_str()).is_none();
+        let durability = self.standing.borrow().durability.clone();
+        Ok(Forgotten { records, is_plugin_gone, index: next.index(), durability })
+    }
+
     async fn publish(&mut self, current: &Catalog, mut stage: Stage, now: Timestamp) {
         let changes = stage.changes();
         let index = current.index().next();
         let (next, touched) = current.with(&changes, index, now);
+        let monotonic = Instant::now();
+        for change in &changes {
+            match change {
+                RecordChange::Put(record) => self.retirement.seen(&record.key, record.phase, monotonic),
+                RecordChange::Remove(key) => self.retirement.left(key),
+            }
+        }
         if touched.is_empty() {
             return;
         }
@@ -260,6 +357,22 @@ impl Publisher {
             standing.durability = durability;
             is_news
         });
+    }
+}
+
+/// Whether a look found that nobody is there.
+fn is_still_dead(observed: &Observed) -> bool {
+    match observed.health {
+        Health::Failed { phase, .. } | Health::Verbatim { phase, .. } => is_dead(phase),
+        Health::Healthy | Health::Starting => false,
+    }
+}
+
+/// Returns at this time; never, if there is none.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -72,6 +72,11 @@ impl TestGateway {
         let sockets: BTreeSet<WantedSocket> = sockets.into_iter().collect();
         let mut plan = Plan::new(host, keep, Some(sockets), vec!["127.0.0.1:0".to_owned()]);
         plan.fingerprint = settings;
+        Self::of(plan).await
+    }
+
+    /// A gateway of any plan that listens somewhere over TCP first.
+    pub async fn of(plan: Plan) -> TestGateway {
         let gateway = Gateway::build(plan).await.expect("a scratch gateway can be built");
         let address = gateway.addresses().next().expect("one address was asked for").to_owned();
         let (reader, feed) = (gateway.reader(), gateway.feed());
@@ -81,6 +86,11 @@ impl TestGateway {
             async move { gateway.run(stop).await.expect("the gateway ends well") }
         });
         Self { reader, feed, address: format!("http://{address}"), stop, run: Some(run) }
+    }
+
+    /// Where it serves: `http://HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Ends it in order.

@@ -18,6 +18,7 @@ use crate::domain::plugin::{Plugin, Votes};
 use crate::domain::record::{self, Record};
 use crate::domain::socket::SocketStatus;
 use crate::domain::topology::{Pairs, Topology};
+use crate::registry::commands;
 use crate::registry::reader::{Durability, Standing};
 
 /// The gateway itself.
@@ -46,11 +47,7 @@ impl<'a> Gateway<'a> {
         role: &'a str,
         region: &'a str,
     ) -> Self {
-        let (durability, durability_reason) = match &standing.durability {
-            Durability::Memory => ("memory", ""),
-            Durability::Durable => ("durable", ""),
-            Durability::NotDurable(reason) => ("not durable", &**reason),
-        };
+        let (durability, durability_reason) = durability(&standing.durability);
         Self {
             durability,
             durability_reason,
@@ -65,6 +62,15 @@ impl<'a> Gateway<'a> {
             uptime_seconds: standing.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+}
+
+/// In a word, and why not.
+fn durability(durability: &Durability) -> (&'static str, &str) {
+    match durability {
+        Durability::Memory => ("memory", ""),
+        Durability::Durable => ("durable", ""),
+        Durability::NotDurable(reason) => ("not durable", reason),
     }
 }
 
@@ -393,6 +399,48 @@ pub(in crate::api) fn hosts(catalog: &Catalog) -> Vec<Host<'_>> {
         host.plugins.insert(record.key.plugin.as_str());
     }
     hosts.into_values().collect()
+}
+
+/// What was forgotten.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct Forgotten<'a> {
+    durability: &'static str,
+    index: u64,
+    instances: Vec<ForgottenInstance<'a>>,
+    /// Whether the plugin is gone with them.
+    plugin_gone: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ForgottenInstance<'a> {
+    host: &'a str,
+    phase: &'static str,
+    #[serde(rename = "PluginID")]
+    plugin_id: &'a str,
+    role: &'static str,
+    since: Option<String>,
+    socket: &'a str,
+}
+
+impl<'a> From<&'a commands::Forgotten> for Forgotten<'a> {
+    fn from(forgotten: &'a commands::Forgotten) -> Self {
+        let instances = forgotten.records.iter().map(|record| ForgottenInstance {
+            host: record.key.host.as_str(),
+            phase: record.phase.as_str(),
+            plugin_id: record.key.plugin.as_str(),
+            role: record.key.role.as_str(),
+            since: time(record.since),
+            socket: &record.socket,
+        });
+        Self {
+            durability: durability(&forgotten.durability).0,
+            index: forgotten.index.0,
+            instances: instances.collect(),
+            plugin_gone: forgotten.is_plugin_gone,
+        }
+    }
 }
 
 /// A socket and what answers there.

@@ -1,0 +1,63 @@
+//! What an operator may tell the registry to do: forget what is dead. The only handle of the API that changes anything.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::domain::durability::Durability;
+use crate::domain::id::{HostId, InstanceKey, PluginId};
+use crate::domain::record::Record;
+use crate::domain::time::Index;
+
+/// Why nothing was forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForgetError {
+    /// No instance of it is known.
+    #[error("plugin not found")]
+    NoSuchPlugin,
+    /// The plugin is known, and not on this host.
+    #[error("the plugin has no instance on this host")]
+    NoSuchInstance,
+    /// These are healthy or starting.
+    #[error("{} of its instances are alive", .0.len())]
+    Alive(Vec<InstanceKey>),
+    /// The gateway is about to end.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forgotten {
+    /// The instances as they were.
+    pub records: Vec<Record>,
+    /// Whether the plugin is gone with them.
+    pub is_plugin_gone: bool,
+    /// Index of the catalog without them.
+    pub index: Index,
+    /// Whether that is on disk.
+    pub durability: Durability,
+}
+
+/// A command on its way to the publisher.
+#[derive(Debug)]
+pub(super) struct Forget {
+    pub(super) plugin: PluginId,
+    pub(super) host: Option<HostId>,
+    pub(super) answer: oneshot::Sender<Result<Forgotten, ForgetError>>,
+}
+
+/// Where commands go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Commands(pub(super) mpsc::Sender<Forget>);
+
+impl Commands {
+    /// Forgets the instances of a plugin, of all hosts or of one. It returns when that is on disk, or cannot get there.
+    ///
+    /// # Errors
+    /// [`ForgetError`]; nothing was changed then.
+    pub async fn forget(&self, plugin: PluginId, host: Option<HostId>) -> Result<Forgotten, ForgetError> {
+        let (answer, forgotten) = oneshot::channel();
+        let sent = self.0.send(Forget { plugin, host, answer }).await;
+        sent.map_err(|_| ForgetError::Stopping)?;
+        forgotten.await.unwrap_or(Err(ForgetError::Stopping))
+    }
+}

@@ -55,6 +55,7 @@ fn record(plugin: usize, host: usize, phase: Phase) -> Record {
         owner: Owner::default(),
         socket: "/run/made/csi.sock".into(),
         is_configured: true,
+        registration: None,
     }
 }
 

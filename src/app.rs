@@ -206,11 +206,12 @@ impl Gateway {
                 info!(socket = %socket.path.display(), role = socket.role.as_str(), "watching");
             }
             let (wanted_in, wanted) = watch::channel(Arc::new(wanted));
+            let (_, listed) = watch::channel(true);
             let (touches_in, touches) = mpsc::channel(64);
             let supervisor = Supervisor::new(
                 plan.host,
                 plan.fingerprint,
-                Sources { wanted: wanted.clone(), touches },
+                Sources { wanted: wanted.clone(), listed, touches },
                 Sinks { reports: reports.clone(), sockets, reader },
             );
             parts.spawn(supervisor.run(stop.clone()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode};
+use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -55,6 +55,8 @@ pub enum HttpError {
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
 }
@@ -95,8 +97,8 @@ where
     let request =
         Request::get(path).header("Host", host).body(Empty::<Bytes>::new()).map_err(|error| failed(error.into()))?;
     let response = sender.send_request(request).await.map_err(|error| failed(error.into()))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(failed)?.to_bytes();
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, LONGEST).collect().await.map_err(failed)?.to_bytes();
     driving.abort();
-    Ok(Answer { status, body })
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
 }

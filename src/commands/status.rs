@@ -121,7 +121,7 @@ pub enum StatusError {
 }
 
 async fn ask<T: serde::de::DeserializeOwned>(address: &str, path: &str) -> Result<T, StatusError> {
-    let Answer { status, body } = http::get(address, path).await?;
+    let Answer { status, body, .. } = http::get(address, path).await?;
     if status != StatusCode::OK {
         let body = plain(String::from_utf8_lossy(&body).trim());
         return Err(StatusError::Refused { address: address.to_owned(), status, body });

@@ -213,7 +213,11 @@ impl CallError {
                 format!("the driver does not implement {call}: {message}")
             }
             Cause::Status { code, message } => format!("{call} failed with {code}: {message}"),
-            Cause::NoName => "the driver gives itself no name; give it one with --plugin-id".to_owned(),
+            Cause::NoName => {
+                "PluginGetInfo: plugin returned empty name field: every driver must have a name; look into its \
+                 configuration"
+                    .to_owned()
+            }
             Cause::NoNodeId => "the driver gives this node no id; look into its configuration".to_owned(),
         };
         bounded(&text, DESCRIPTION_LIMIT).into()

@@ -1,9 +1,10 @@
 //! Directory events: which socket files came, changed or went.
 //!
 //! One inotify instance for the whole process, since hosts run out of them. A watch lies on the directory of a socket,
-//! or, while that does not exist, on the nearest ancestor that does; watches are by inode, so every event in an ancestor
-//! and every minute they are laid anew. Where no watch can be had, the socket is touched every second: its task then
-//! compares the file itself.
+//! or, while that does not exist, on the nearest ancestor that does; and on the parent of that, because a directory that
+//! is replaced may say nothing itself (its inode lives as long as somebody holds a socket that was bound in it). Watches
+//! are by inode, so every event in an ancestor and every minute they are laid anew. Where no watch can be had, the socket
+//! is touched every second: its task then compares the file itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use crate::domain::socket::{Touch, WantedSocket};
 const LAY_AGAIN: Duration = Duration::from_secs(60);
 /// How often a socket without a watch is touched.
 const WITHOUT_WATCH: Duration = Duration::from_secs(1);
+/// How often laying a watch begins again because directories came meanwhile.
+const ATTEMPTS: usize = 4;
 /// Enough for some fifty events of ordinary names; more come with the next read.
 const BUFFER: usize = 2048;
 
@@ -36,17 +39,17 @@ fn interesting() -> WatchMask {
         | WatchMask::ONLYDIR
 }
 
-/// One directory that is watched: why, and what for.
-struct Laid {
+/// A socket below a watched directory. Several names may lead to one directory, so each socket has its own.
+struct Below {
     directory: PathBuf,
-    sockets: Vec<Arc<Path>>,
+    socket: Arc<Path>,
 }
 
 /// Tells which wanted sockets directory events concern.
 pub struct Directories {
     wanted: watch::Receiver<Arc<BTreeSet<WantedSocket>>>,
     touches: mpsc::Sender<Touch>,
-    laid: BTreeMap<i32, (WatchDescriptor, Laid)>,
+    laid: BTreeMap<i32, (WatchDescriptor, Vec<Below>)>,
     unwatched: Vec<Arc<Path>>,
 }
 
@@ -113,21 +116,21 @@ impl Directories {
             self.lay(watches);
             return self.touch(Touch::Everything).await;
         }
-        let Some((_, laid)) = self.laid.get(&event.wd.get_watch_descriptor_id()) else { return };
+        let Some((_, below)) = self.laid.get(&event.wd.get_watch_descriptor_id()) else { return };
         let is_about_directory = event
             .mask
             .intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED | EventMask::UNMOUNT);
         let mut must_lay = is_about_directory;
         let mut concerned = Vec::new();
-        for socket in &laid.sockets {
-            let rest = socket.strip_prefix(&laid.directory).unwrap_or(socket);
+        for Below { directory, socket } in below {
+            let rest = socket.strip_prefix(directory).unwrap_or(socket);
             let next = rest.components().next().map(|component| component.as_os_str());
             if is_about_directory || next == event.name.as_deref() {
                 must_lay |= rest.components().count() > 1;
                 concerned.push(Arc::clone(socket));
             }
         }
-        debug!(directory = %laid.directory.display(), mask = ?event.mask, sockets = concerned.len(), "directory event");
+        debug!(name = ?event.name, mask = ?event.mask, sockets = concerned.len(), "directory event");
         if must_lay {
             self.lay(watches);
         }
@@ -160,25 +163,47 @@ impl Directories {
     }
 
     fn lay_one(&mut self, socket: &Arc<Path>, watches: &mut Watches) -> bool {
-        for directory in socket.ancestors().skip(1) {
-            match watches.add(directory, interesting()) {
-                Ok(descriptor) => {
-                    let id = descriptor.get_watch_descriptor_id();
-                    let (_, laid) = self
-                        .laid
-                        .entry(id)
-                        .or_insert_with(|| (descriptor, Laid { directory: directory.to_owned(), sockets: Vec::new() }));
-                    laid.sockets.push(Arc::clone(socket));
-                    return true;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        for _ in 0..ATTEMPTS {
+            match self.lay_nearest(socket, watches) {
+                // A directory made just before an ancestor was watched has left no event.
+                Ok(missing) if missing.is_some_and(Path::exists) => {}
+                Ok(_) => return true,
                 Err(error) => {
-                    debug!(directory = %directory.display(), %error, "cannot be watched");
+                    debug!(socket = %socket.display(), %error, "cannot be watched");
                     return false;
                 }
             }
         }
         false
+    }
+
+    /// Watches the nearest directory there is, and its parent. Returns the directory below, which there is not.
+    fn lay_nearest<'a>(&mut self, socket: &'a Arc<Path>, watches: &mut Watches) -> std::io::Result<Option<&'a Path>> {
+        let mut missing = None;
+        for directory in socket.ancestors().skip(1) {
+            match self.watch(directory, socket, watches) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing = Some(directory),
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    if let Some(parent) = directory.parent()
+                        && let Err(error) = self.watch(parent, socket, watches)
+                    {
+                        // What it would tell, the next minute does.
+                        debug!(directory = %parent.display(), %error, "cannot be watched");
+                    }
+                    return Ok(missing);
+                }
+            }
+        }
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+
+    fn watch(&mut self, directory: &Path, socket: &Arc<Path>, watches: &mut Watches) -> std::io::Result<()> {
+        let descriptor = watches.add(directory, interesting())?;
+        let id = descriptor.get_watch_descriptor_id();
+        let (_, below) = self.laid.entry(id).or_insert_with(|| (descriptor, Vec::new()));
+        below.push(Below { directory: directory.to_owned(), socket: Arc::clone(socket) });
+        Ok(())
     }
 }
 

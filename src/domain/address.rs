@@ -20,8 +20,8 @@ impl fmt::Display for BadAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("must name a socket"),
-            Self::Scheme(scheme) => write!(f, "`{scheme}:` is not supported, only unix sockets are"),
-            Self::Abstract => f.write_str("abstract sockets are not supported"),
+            Self::Scheme(scheme) => write!(f, "is a `{scheme}:` address, and only unix sockets are supported"),
+            Self::Abstract => f.write_str("is an abstract socket, and those are not supported"),
             Self::Relative => f.write_str("must be an absolute path"),
         }
     }

@@ -104,6 +104,7 @@ pub(super) fn unreachable(wanted: &WantedSocket, known: &Known, error: &CallErro
 
 /// What a pass means. `known` moves on with what was learnt.
 pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers) -> Assessment {
+    let is_hung = answers.is_hung();
     let identity = match answers.identity {
         Some(Ok(identity)) => Some(identity),
         Some(Err(error)) => {
@@ -119,12 +120,13 @@ pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers)
         }
         None => None,
     };
-    let mut changed = None;
+    let mut displaced = Vec::new();
     if let Some(identity) = &identity {
-        match recognise(wanted, known, identity) {
-            Ok(verdicts) => changed = verdicts,
-            Err(reason) => return Assessment { phase: Phase::Unhealthy, reason, ..Assessment::default() },
+        let (verdicts, named) = recognise(wanted, known, identity);
+        if let Err(reason) = named {
+            return Assessment { verdicts, phase: Phase::Unhealthy, reason, is_hung, ..Assessment::default() };
         }
+        displaced = verdicts;
     }
     let is_starting = match answers.readiness {
         Some(Ok(readiness)) => readiness == Readiness::Starting,
@@ -134,17 +136,14 @@ pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers)
     let (Some(identity), Some(plugin)) = (identity, known.plugin.clone()) else {
         return Assessment { reason: "nothing was asked".to_owned(), ..Assessment::default() };
     };
-    let mut assessment = Assessment { phase: Phase::Unhealthy, ..Assessment::default() };
-    if let Some(verdicts) = changed {
-        let is_same_plugin = verdicts.iter().any(|verdict| verdict.plugin == plugin);
-        assessment.verdicts = verdicts;
-        if is_same_plugin {
-            // The id is an operator's and stays; that it is still the right one, the next pass confirms.
-            assessment.reason = format!("the driver now calls itself {:?}", identity.name);
-            return assessment;
-        }
+    let phase = if is_starting { Phase::Starting } else { Phase::Unhealthy };
+    let mut assessment = Assessment { verdicts: displaced, phase, is_hung, ..Assessment::default() };
+    if assessment.verdicts.iter().any(|verdict| verdict.plugin == plugin) {
+        // The id is an operator's and stays; that it is still the right one, the next pass confirms.
+        assessment.reason = format!("the driver now calls itself {:?}", identity.name);
+        return assessment;
     }
-    let mut warnings = identity_warnings(&identity);
+    let mut warnings = identity.warnings.clone();
     let mut failures = Failures::default();
 
     let capabilities = failures.common(answers.capabilities);
@@ -155,8 +154,9 @@ pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers)
     }
     let group = match answers.group {
         Some(Err(error)) => {
+            // Its code alone: a driver's words may be long, or new each time, and warnings are stored.
             warnings.push(
-                format!("GROUP_CONTROLLER_SERVICE is announced, but does not answer: {}", error.go_text()).into(),
+                format!("GROUP_CONTROLLER_SERVICE is announced, but its calls fail with {}", error.code()).into(),
             );
             None
         }
@@ -222,7 +222,6 @@ pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers)
         assessment.verdicts.push(Verdict { plugin: plugin.clone(), role, health, fingerprint });
     }
 
-    assessment.is_hung = failures.all().any(CallError::is_timeout);
     assessment.reason = match failures.all().next() {
         _ if is_starting => "the driver says that it is not ready (Probe: ready=false)".to_owned(),
         Some(error) => error.for_people(),
@@ -254,7 +253,8 @@ impl Failures {
     }
 
     /// The answer of a service; a failure counts only where the role is declared or was seen before. "Unimplemented"
-    /// from a socket whose role nobody declared means that the service is not served here (cases 23, 72, 73).
+    /// from a socket whose role nobody declared means that the service is not served here (cases 23, 72, 73); from one
+    /// that served it, that the instance is not well: it would stay healthy for ever if nobody said so.
     fn of<T>(
         &mut self,
         role: Role,
@@ -266,8 +266,7 @@ impl Failures {
             Ok(answer) => Some(answer),
             Err(error) => {
                 let is_declared = wanted.role != RoleChoice::Auto;
-                let is_due = is_declared || (known.roles.contains(&role) && !error.is_unimplemented());
-                if is_due {
+                if is_declared || known.roles.contains(&role) {
                     let own = match role {
                         Role::Controller => &mut self.controller,
                         Role::Node => &mut self.node,
@@ -296,54 +295,46 @@ impl Failures {
     }
 }
 
-/// Takes note of who answers. `Ok(Some)`: it is somebody else than before, and this is what that makes of the
-/// instances known so far (case 51). `Err`: it cannot be named.
-fn recognise(wanted: &WantedSocket, known: &mut Known, identity: &PluginInfo) -> Result<Option<Vec<Verdict>>, String> {
+/// Takes note of who answers: what it makes of the instances known so far if it is somebody else than before
+/// (case 51), and which plugin it is, or why it can be none.
+fn recognise(wanted: &WantedSocket, known: &mut Known, identity: &PluginInfo) -> (Vec<Verdict>, Result<(), String>) {
+    let mut displaced = Vec::new();
+    if let (Some(before), Some(plugin)) = (&known.provider, &known.plugin)
+        && *before != identity.name
+    {
+        let description = format!("plugin identity changed: expected {before:?}, got {:?}", identity.name);
+        let verdict = |role| Verdict {
+            plugin: plugin.clone(),
+            role,
+            health: Health::Verbatim { phase: Phase::Unhealthy, description: description.clone() },
+            fingerprint: None,
+        };
+        displaced.extend(known.roles.iter().copied().map(verdict));
+    }
     let plugin = match &wanted.plugin {
         Some(configured) => configured.clone(),
-        None => PluginId::parse(&identity.name).map_err(|error| {
-            let name = bounded(&identity.name, PLUGIN_ID_LIMIT);
-            format!(
-                "the driver calls itself {name:?}, which cannot be a plugin id: it {error}; give one with --plugin-id"
-            )
-        })?,
+        None => match PluginId::parse(&identity.name) {
+            Ok(plugin) => plugin,
+            Err(error) => {
+                let name = bounded(&identity.name, PLUGIN_ID_LIMIT);
+                let reason = format!(
+                    "the driver calls itself {name:?}, which cannot be a plugin id: it {error}; give one with --plugin-id"
+                );
+                return (displaced, Err(reason));
+            }
+        },
     };
-    let before = known.provider.replace(identity.name.clone());
+    if known.provider.as_ref().is_some_and(|before| *before != identity.name) {
+        known.node_info = None;
+        // Under another id, what the old driver did says nothing about the new one.
+        if known.plugin.as_ref() != Some(&plugin) {
+            known.roles.clear();
+        }
+    }
+    known.provider = Some(identity.name.clone());
     known.version = Some(identity.vendor_version.clone());
-    let previous_plugin = known.plugin.replace(plugin.clone());
-    let (Some(before), Some(previous_plugin)) = (before.filter(|before| *before != identity.name), previous_plugin)
-    else {
-        return Ok(None);
-    };
-    known.node_info = None;
-    // Under another id, what the old driver did says nothing about the new one.
-    let roles = if previous_plugin == plugin { known.roles.clone() } else { std::mem::take(&mut known.roles) };
-    let description = format!("plugin identity changed: expected {before:?}, got {:?}", identity.name);
-    let verdict = |role| Verdict {
-        plugin: previous_plugin.clone(),
-        role,
-        health: Health::Verbatim { phase: Phase::Unhealthy, description: description.clone() },
-        fingerprint: None,
-    };
-    Ok(Some(roles.into_iter().map(verdict).collect()))
-}
-
-/// Where the identity strays from the specification (`fingerprinting.md` 1.2).
-fn identity_warnings(identity: &PluginInfo) -> Vec<Box<str>> {
-    let name = &identity.name;
-    let mut warnings: Vec<Box<str>> = identity.warnings.clone();
-    if name.chars().count() > 63 {
-        warnings.push("the driver's name has more than 63 characters".into());
-    }
-    let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    if !is_end(name.chars().next()) || !is_end(name.chars().last()) || !name.chars().all(is_inside) {
-        warnings.push("the driver's name is not in domain notation".into());
-    }
-    if identity.vendor_version.is_empty() {
-        warnings.push("the driver gives no vendor_version, which is required".into());
-    }
-    warnings
+    known.plugin = Some(plugin);
+    (displaced, Ok(()))
 }
 
 /// Where capabilities contradict one another (`fingerprinting.md` 2.2); never a reason to be unhealthy.

@@ -37,16 +37,27 @@ pub(super) struct Answers {
 impl Answers {
     /// Whether a call found the connection broken: worth asking once more on a new one.
     pub(super) fn is_broken(&self) -> bool {
-        fn broken<T>(asked: &Asked<T>) -> bool {
-            matches!(asked, Some(Err(error)) if error.is_transport())
+        self.errors().into_iter().flatten().any(CallError::is_transport)
+    }
+
+    /// Whether a call ran into its limit.
+    pub(super) fn is_hung(&self) -> bool {
+        self.errors().into_iter().flatten().any(CallError::is_timeout)
+    }
+
+    fn errors(&self) -> [Option<&CallError>; 7] {
+        fn error<T>(asked: &Asked<T>) -> Option<&CallError> {
+            asked.as_ref()?.as_ref().err()
         }
-        broken(&self.identity)
-            || broken(&self.readiness)
-            || broken(&self.capabilities)
-            || broken(&self.controller)
-            || broken(&self.node)
-            || broken(&self.node_info)
-            || broken(&self.group)
+        [
+            error(&self.identity),
+            error(&self.readiness),
+            error(&self.capabilities),
+            error(&self.controller),
+            error(&self.node),
+            error(&self.node_info),
+            error(&self.group),
+        ]
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -44,13 +44,27 @@ const IGNORED_FOR: Duration = Duration::from_mins(10);
 /// others theirs.
 #[derive(Debug)]
 pub(super) struct Places {
-    all: Semaphore,
-    hung: Semaphore,
+    all: Arc<Semaphore>,
+    hung: Arc<Semaphore>,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { all: Semaphore::new(64), hung: Semaphore::new(4) }
+        Self { all: Arc::new(Semaphore::new(64)), hung: Arc::new(Semaphore::new(4)) }
+    }
+}
+
+/// Held while a socket is looked at. Absent permits: everything stops.
+type Place = [Option<OwnedSemaphorePermit>; 2];
+
+impl Places {
+    fn take(&self, is_hung: bool) -> impl Future<Output = Place> + use<> {
+        let (all, hung) = (Arc::clone(&self.all), Arc::clone(&self.hung));
+        async move {
+            // The scarce place first: whoever waits for it must not hold one that a healthy socket could use.
+            let hung = if is_hung { hung.acquire_owned().await.ok() } else { None };
+            [hung, all.acquire_owned().await.ok()]
+        }
     }
 }
 
@@ -169,50 +183,78 @@ impl Watch {
     /// Waits for a reason to look again.
     async fn wait(&mut self, started: Instant) {
         let due = started + self.delay();
+        let touched = Arc::clone(&self.touched);
         loop {
-            let touched = Arc::clone(&self.touched);
-            let ended = async {
-                match &self.driver {
-                    Some(driver) => driver.ended().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = tokio::time::sleep_until(due.into()) => return,
-                () = ended => {
-                    debug!(socket = %self.status.path, "the connection ended");
-                    self.confirm_death().await;
-                    return;
+                () = ended(self.driver.as_ref()) => {
+                    let pause = self.confirm_death().await;
+                    return tokio::time::sleep(pause).await;
                 }
                 () = touched.notified() => {
-                    let file = identify(&self.wanted.path).await;
-                    if file == self.file {
-                        continue;
+                    if self.is_replaced().await {
+                        return;
                     }
-                    debug!(socket = %self.status.path, "the socket file changed");
-                    // Whoever answered on the old connection is not who listens now (`fingerprinting.md` section 6,
-                    // item 5).
-                    self.driver = None;
-                    self.eager = Some((0, Instant::now() + EAGER_FOR));
-                    return;
                 }
             }
         }
     }
 
-    /// The connection ended. One dial tells death from a server that merely closed an idle connection.
-    async fn confirm_death(&mut self) {
+    /// Waits until this socket may be looked at. What happens meanwhile is seen at once, as in [`Watch::wait`]: among
+    /// many hung sockets it may be minutes.
+    async fn place(&mut self) -> Place {
+        let places = Arc::clone(&self.shared.places);
+        let touched = Arc::clone(&self.touched);
+        let mut taking = Box::pin(places.take(self.is_hung));
+        // One dial a look: a server that hangs up again and again must not make us dial without end.
+        let mut may_confirm = true;
+        loop {
+            let was_hung = self.is_hung;
+            tokio::select! {
+                place = &mut taking => return place,
+                () = ended(self.driver.as_ref()), if may_confirm => {
+                    may_confirm = false;
+                    self.confirm_death().await;
+                }
+                () = touched.notified() => {
+                    self.is_replaced().await;
+                }
+            }
+            if was_hung && !self.is_hung {
+                taking = Box::pin(places.take(false));
+            }
+        }
+    }
+
+    /// Something happened in the directory: whether it happened to the socket file.
+    async fn is_replaced(&mut self) -> bool {
+        if identify(&self.wanted.path).await == self.file {
+            return false;
+        }
+        debug!(socket = %self.status.path, "the socket file changed");
+        // Whoever answered on the old connection, or did not, is not who listens now (`fingerprinting.md` section 6,
+        // item 5).
         self.driver = None;
+        self.is_hung = false;
+        self.eager = Some((0, Instant::now() + EAGER_FOR));
+        true
+    }
+
+    /// The connection ended. One dial tells death from a server that merely closed an idle connection. Returns how long
+    /// to wait before the next look.
+    async fn confirm_death(&mut self) -> Duration {
+        debug!(socket = %self.status.path, "the connection ended");
+        self.driver = None;
+        self.is_hung = false;
         let file = identify(&self.wanted.path).await;
         match self.dial().await {
             Ok(driver) => {
                 self.driver = Some(driver);
                 // A server that hangs up again and again does not get more than one look a second; one that was
                 // replaced has another file, and is looked at right away.
-                if let Some((last, of)) = self.last_event.replace((Instant::now(), file))
-                    && of == file
-                {
-                    tokio::time::sleep(EVENT_SPACING.saturating_sub(last.elapsed())).await;
+                match self.last_event.replace((Instant::now(), file)) {
+                    Some((last, of)) if of == file => EVENT_SPACING.saturating_sub(last.elapsed()),
+                    _ => Duration::ZERO,
                 }
             }
             Err(error) => {
@@ -220,6 +262,7 @@ impl Watch {
                 self.eager = Some((0, Instant::now() + EAGER_FOR));
                 self.failures += 1;
                 self.report(assessment, None).await;
+                Duration::ZERO
             }
         }
     }
@@ -239,8 +282,9 @@ impl Watch {
 
     /// How long after the start of the last look the next one is due.
     fn delay(&mut self) -> Duration {
+        // A driver that answers, and be it "not ready", is not dialled but asked, in its time.
         if let Some((attempt, until)) = self.eager
-            && self.failures > 0
+            && matches!(self.status.phase, Phase::Gone | Phase::Stale)
             && Instant::now() < until
         {
             self.eager = Some((attempt + 1, until));
@@ -264,17 +308,9 @@ impl Watch {
 
     /// One look: connect if need be, ask, judge, report.
     async fn look(&mut self) {
-        let shared = self.shared.clone();
-        // The scarce place first: whoever waits for it must not hold one that a healthy socket could use.
-        let _hung_place = if self.is_hung { shared.places.hung.acquire().await.ok() } else { None };
-        let Ok(_place) = shared.places.all.acquire().await else { return };
+        let _place = self.place().await;
         let started = Instant::now();
-        let file = identify(&self.wanted.path).await;
-        if file != self.file {
-            self.driver = None;
-            self.file = file;
-        }
-        let limit = shared.settings.poll_limit;
+        let limit = self.shared.settings.poll_limit;
         let assessment = match tokio::time::timeout(limit, self.ask()).await {
             Ok(Ok(answers)) => assess(&self.wanted, &mut self.known, answers),
             Ok(Err(error)) => unreachable(&self.wanted, &self.known, &error),
@@ -293,6 +329,11 @@ impl Watch {
     /// Asks on the connection there is, else on a new one; once more on a new one if the connection broke meanwhile
     /// and no answer came from the driver (`fingerprinting.md` 1.6, Unavailable).
     async fn ask(&mut self) -> Result<Answers, CallError> {
+        let file = identify(&self.wanted.path).await;
+        if file != self.file {
+            self.driver = None;
+            self.file = file;
+        }
         let driver = match self.driver.take().filter(|driver| !driver.has_ended()) {
             Some(driver) => driver,
             None => self.dial().await?,
@@ -319,7 +360,8 @@ impl Watch {
             wants_node_info: self.known.node_info.is_none() || !is_asked,
         };
         let answers = observe(driver, &questions).await;
-        if answers.node_info.is_some() {
+        // Asked over a connection that broke is not asked.
+        if answers.node_info.is_some() && !answers.is_broken() {
             self.node_info_asked = Some((Instant::now(), process));
         }
         answers
@@ -416,13 +458,17 @@ fn phase_of_health(health: &Health) -> Phase {
     }
 }
 
-/// What the store remembers of a socket.
+/// What the store remembers of a socket. Where it was more than one plugin's, the last one's: it is followed, and what is
+/// stored of the others was said when they went.
 fn remembered(wanted: &WantedSocket, records: &[Record]) -> Known {
     let mut known = Known { plugin: wanted.plugin.clone(), ..Known::default() };
-    for record in records {
-        if !wanted.role.asks(record.key.role) || wanted.plugin.as_ref().is_some_and(|id| *id != record.key.plugin) {
-            continue;
-        }
+    let asked: Vec<&Record> = records
+        .iter()
+        .filter(|record| wanted.role.asks(record.key.role))
+        .filter(|record| wanted.plugin.as_ref().is_none_or(|id| *id == record.key.plugin))
+        .collect();
+    let Some(last) = asked.iter().max_by_key(|record| (record.phase.is_healthy(), record.since)) else { return known };
+    for record in asked.iter().filter(|record| record.key.plugin == last.key.plugin) {
         known.plugin = Some(record.key.plugin.clone());
         known.roles.insert(record.key.role);
         if let Some(fingerprint) = &record.fingerprint {
@@ -434,6 +480,14 @@ fn remembered(wanted: &WantedSocket, records: &[Record]) -> Known {
         }
     }
     known
+}
+
+/// Returns when the connection is over; never where there is none.
+async fn ended(driver: Option<&Driver>) {
+    match driver {
+        Some(driver) => driver.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Device, inode and change time of the socket file; `None` where there is none, or it cannot be seen.

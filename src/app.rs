@@ -18,7 +18,7 @@ use crate::config::load::Variables;
 use crate::config::{Serve, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
-use crate::discovery::fixed;
+use crate::discovery::{self, Discovery, Kind, fixed, places};
 use crate::domain::id::HostId;
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
@@ -70,6 +70,8 @@ pub struct Plan {
     pub history: usize,
     /// Sockets to watch; `None`: records come from elsewhere, through [`Gateway::feed`].
     pub sockets: Option<BTreeSet<WantedSocket>>,
+    /// Where further sockets are looked for; nowhere, unless sockets are watched.
+    pub discovery: discovery::Settings,
     /// When to look at them.
     pub fingerprint: fingerprint::Settings,
     /// Where to serve.
@@ -87,6 +89,7 @@ impl Plan {
             keep,
             history: store::Settings::default().history,
             sockets,
+            discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
             endpoints,
             api: api::Settings::default(),
@@ -96,10 +99,16 @@ impl Plan {
     /// The plan of `serve`.
     #[must_use]
     pub fn serve(config: &Serve, variable: Variables<'_>) -> Self {
+        let (kubelet, nomad) = (config.kubelet_directory.as_ref(), config.nomad_directory.as_ref());
+        let mut searched = places::named(kubelet, nomad, &config.plugins_directories);
+        let is_sidecar = config.addresses.len() == 1 && searched.is_empty();
+        if config.searches_well_known_places {
+            searched.extend(places::well_known(config.host_root.as_deref()));
+        }
         let keep = match &config.state_directory {
             Some(directory) => Keep::In(directory.clone()),
             // A sidecar: its driver's life is its own, and there is nothing to remember that one look does not tell.
-            None if config.addresses.len() == 1 && variable("STATE_DIRECTORY").is_none() => Keep::Memory,
+            None if is_sidecar && variable("STATE_DIRECTORY").is_none() => Keep::Memory,
             None => Keep::FirstOf(host::state_directories(variable)),
         };
         let limits = Limits {
@@ -109,8 +118,10 @@ impl Plan {
             node_info: config.timeout.saturating_mul(3),
         };
         let sockets = fixed::sockets(&config.addresses, config.plugin.as_ref(), config.role);
-        let host = host::id(config.host.as_ref(), variable);
+        let nomads = searched.iter().filter(|place| place.kind == Kind::Nomad).map(|place| &*place.path);
+        let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads));
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
+        plan.discovery = discovery::Settings { places: searched, host_root: config.host_root.clone() };
         plan.history = config.history;
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = limits;
@@ -205,19 +216,40 @@ impl Gateway {
             for socket in &wanted {
                 info!(socket = %socket.path.display(), role = socket.role.as_str(), "watching");
             }
-            let (wanted_in, wanted) = watch::channel(Arc::new(wanted));
-            let (_, listed) = watch::channel(true);
+            let (wanted_in, wanted_out) = watch::channel(Arc::new(wanted.clone()));
+            let (listed_in, listed) = watch::channel(plan.discovery.places.is_empty());
+            let (events_in, events) = watch::channel(Arc::default());
+            let (noticed_in, noticed) = watch::channel(0);
             let (touches_in, touches) = mpsc::channel(64);
+            let seen = sockets.clone();
+            let catalog = reader.clone();
             let supervisor = Supervisor::new(
                 plan.host,
                 plan.fingerprint,
-                Sources { wanted: wanted.clone(), listed, touches },
+                Sources { wanted: wanted_out.clone(), listed, touches },
                 Sinks { reports: reports.clone(), sockets, reader },
             );
             parts.spawn(supervisor.run(stop.clone()));
+            parts.spawn(Directories::new(wanted_out, touches_in, events, noticed_in).run(stop.clone()));
+            let sinks = discovery::Sinks {
+                wanted: wanted_in,
+                listed: listed_in,
+                events: events_in,
+                seen: Box::new(move |searched, ignored| seen.put_search(searched, ignored)),
+                is_instance: Box::new(move |path| {
+                    catalog.current().records().any(|record| *record.socket == *path.to_string_lossy())
+                }),
+            };
+            let is_fixed = plan.discovery.places.is_empty();
+            let discovery = Discovery::new(wanted, plan.discovery, sinks, noticed);
             parts.spawn(async move {
-                Directories::new(wanted, touches_in).run(stop.clone()).await;
-                drop(wanted_in);
+                if is_fixed {
+                    // Nothing is searched; its channels stay open.
+                    stop.cancelled().await;
+                    drop(discovery);
+                } else {
+                    discovery.run(stop).await;
+                }
             });
         }
         drop(reports);

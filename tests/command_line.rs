@@ -48,18 +48,19 @@ fn everything_that_is_wrong_is_said_at_once_with_its_origin_and_what_is_allowed(
 
 #[test]
 fn usage_errors_name_the_nearest_and_the_place_where_a_flag_belongs() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 9] = [
         (
             &["server"],
             "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, demo, version",
         ),
         (&["xyz"], "error: unknown command `xyz`; the commands are serve, probe, status, demo, version"),
         (&["status", "--hosts=3"], "error: flag --hosts does not belong to `status`, but to `demo`"),
-        (&["serve"], "error: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock"),
+        (&["serve", "--csi-address"], "error: flag --csi-address needs a value: --csi-address=SOCKET"),
         (
-            &["serve", "--csi-address"],
-            "error: flag --csi-address needs a value: --csi-address=SOCKET\nerror: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock",
+            &["serve", "--kubelet-dir=/k", "--plugin-id=x"],
+            "error: flag --plugin-id: `x` needs exactly one --csi-address, and there are 0",
         ),
+        (&["serve", "--kubelet-dir="], "error: flag --kubelet-dir: `` is no directory"),
         (
             &["serve", "--csi-address=/a", "--csi-address=/b", "--plugin-id=x"],
             "error: flag --plugin-id: `x` needs exactly one --csi-address, and there are 2",
@@ -77,7 +78,7 @@ fn flags_are_read_as_go_reads_them_and_win_over_variables() {
     let same = [
         parse(&["serve", "-csi-address=/csi/csi.sock", "-v=4", "-poll-interval", "1m"], &[]),
         parse(&["serve", "--csi-address", "unix:///csi/csi.sock", "--v", "4", "--poll-interval=60s"], &[]),
-        parse(&["serve", "--v=4", "--poll-interval=1m0s"], &[("CSI_ENDPOINT", "unix://csi/csi.sock")]),
+        parse(&["serve", "--v=4", "--poll-interval=1m0s"], &[("CSI_GATEWAY_CSI_ADDRESS", "unix://csi/csi.sock")]),
         parse(
             &["serve", "--poll-interval=5s", "--poll-interval=60s"],
             &[
@@ -91,6 +92,24 @@ fn flags_are_read_as_go_reads_them_and_win_over_variables() {
     for other in &same[1..] {
         assert_eq!(*other, same[0]);
     }
+}
+
+#[test]
+fn a_source_that_is_given_switches_the_search_of_the_usual_places_off() {
+    let endpoint = ("CSI_ENDPOINT", "unix://csi/csi.sock");
+    let serve =
+        |arguments: &[&str], variables: &[(&str, &str)]| match parse(&[&["serve"], arguments].concat(), variables) {
+            Ok(Invocation::Serve(serve)) => serve,
+            other => unreachable!("{arguments:?}: {other:?}"),
+        };
+    for source in ["--csi-address=/a", "--csi-plugins-dir=/a", "--kubelet-dir=/a", "--nomad-state-dir=/a"] {
+        let config = serve(&[source], &[endpoint]);
+        assert!(!config.searches_well_known_places, "{source}");
+        assert!(!config.addresses.iter().any(|path| path.ends_with("csi/csi.sock")), "{source}");
+    }
+    let config = serve(&["--host-root=/host"], &[endpoint]);
+    assert!(config.searches_well_known_places);
+    assert_eq!(config.addresses, [std::path::PathBuf::from("/host/csi/csi.sock")]);
 }
 
 #[test]

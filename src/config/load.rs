@@ -251,38 +251,59 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Serve, Problems> {
     let mut values = values(Command::Serve, typed, variable, problems);
     let mut addresses = Vec::<PathBuf>::new();
-    let mut given = values.all("csi-address");
-    // What drivers and some sidecars read; Nomad sets it in the tasks of its plugins.
-    given.extend(
-        variable(ENDPOINT).filter(|_| given.is_empty()).map(|value| (value, Origin::Variable(ENDPOINT.to_owned()))),
-    );
-    let is_given = !given.is_empty();
+    let given = values.all("csi-address");
+    let directory = |text: &str| match std::path::absolute(text) {
+        Ok(path) if !text.is_empty() => Ok(path),
+        _ => Err("is no directory".to_owned()),
+    };
+    let kubelet_directory = values.parse("kubelet-dir", directory);
+    let nomad_directory = values.parse("nomad-state-dir", directory);
+    let host_root = values.parse("host-root", directory);
+    let mut plugins_directories = Vec::new();
+    for (value, origin) in values.all("csi-plugins-dir") {
+        match directory(&value) {
+            Ok(path) => plugins_directories.push(path),
+            Err(what) => values.wrong(&origin, &value, what),
+        }
+    }
+    let is_told = !given.is_empty()
+        || ["csi-plugins-dir", "kubelet-dir", "nomad-state-dir"].iter().any(|name| !values.all(name).is_empty());
+    let mut count = given.len();
     for (value, origin) in given {
         match address::parse(&value) {
-            Ok(path) if addresses.contains(&path) => {}
+            Ok(path) if addresses.contains(&path) => count -= 1,
             Ok(path) => addresses.push(path),
             Err(error) => values.wrong(&origin, &value, error),
         }
     }
-    if !is_given {
-        values.problems.0.push("no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock".to_owned());
+    // What drivers and some sidecars read; Nomad sets it in the tasks of its plugins.
+    if let Some(value) = variable(ENDPOINT).filter(|value| !is_told && !value.is_empty()) {
+        count += 1;
+        match address::parse(&value) {
+            Ok(path) => addresses.push(match &host_root {
+                Some(root) => root.join(path.strip_prefix("/").unwrap_or(&path)),
+                None => path,
+            }),
+            Err(error) => values.wrong(&Origin::Variable(ENDPOINT.to_owned()), &value, error),
+        }
     }
     let plugin = values.parse("plugin-id", |text| PluginId::parse(text).map_err(|error| error.to_string()));
     let role = values.role();
-    if addresses.len() > 1 {
+    if count != 1 {
         for name in ["plugin-id", "plugin-type"] {
             if let Some((value, origin)) = values.all(name).into_iter().find(|(_, origin)| *origin != Origin::Default) {
-                values.wrong(
-                    &origin,
-                    &value,
-                    format!("needs exactly one --csi-address, and there are {}", addresses.len()),
-                );
+                values.wrong(&origin, &value, format!("needs exactly one --csi-address, and there are {count}"));
             }
         }
     }
     let config =
         Serve {
             addresses,
+            plugins_directories,
+            kubelet_directory,
+            nomad_directory,
+            searches_well_known_places: !is_told,
+            host_root,
             plugin,
             role,
             host: values.parse("host-id", |text| HostId::parse(text).map_err(|error| error.to_string())),

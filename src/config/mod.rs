@@ -27,6 +27,16 @@ pub struct Logging {
 pub struct Serve {
     /// Sockets named by configuration.
     pub addresses: Vec<PathBuf>,
+    /// Directories of `*/csi.sock`.
+    pub plugins_directories: Vec<PathBuf>,
+    /// A kubelet's root directory.
+    pub kubelet_directory: Option<PathBuf>,
+    /// A Nomad client's state directory.
+    pub nomad_directory: Option<PathBuf>,
+    /// Whether sockets are looked for where drivers usually are: no flag says where they are.
+    pub searches_well_known_places: bool,
+    /// Where the host's root directory is seen, if not at `/`.
+    pub host_root: Option<PathBuf>,
     /// The plugin id of the only address.
     pub plugin: Option<PluginId>,
     /// What the addresses are taken for.

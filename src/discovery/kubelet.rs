@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::http::uri::PathAndQuery;
@@ -20,16 +21,16 @@ use crate::domain::address;
 use crate::domain::record::Owner;
 use crate::domain::socket::{Announced, FileIdentity, IgnoredSocket, RoleChoice, Source, WantedSocket};
 use crate::domain::text::bounded;
-use crate::transport::connector::{self, ConnectFailure};
+use crate::transport::connector::{self, ConnectFailure, Link};
 use crate::transport::pb::registration as pb;
 use crate::transport::status::Guarded;
 
 /// Limit of connecting, and again of the call; a kubelet has 10 s, a registrar's own liveness check 1 s.
 const LIMIT: Duration = Duration::from_secs(1);
-/// How long an answer holds while the file is the same.
+/// How long an answer holds while its connection lives: a registrar that hangs says nothing, either.
 const HOLDS: Duration = Duration::from_secs(30);
-/// How long a failure does.
-const FAILURE_HOLDS: Duration = Duration::from_secs(1);
+/// How long a failure does, and an answer whose connection ended.
+const ENDED_HOLDS: Duration = Duration::from_secs(1);
 /// A registrar makes its file a moment before it listens: so often, and so long apart, a new one is tried again.
 const NEW_ATTEMPTS: usize = 5;
 const NEW_PAUSE: Duration = Duration::from_millis(20);
@@ -116,14 +117,30 @@ fn registrar(path: &Path, walk: &mut Walk<'_>) {
     }
 }
 
+/// A connection that is kept for its end, which is how a registrar that is killed shows.
+#[derive(Debug)]
+struct Kept {
+    link: Link,
+    _channel: Guarded,
+}
+
 /// What a registrar said, or why it said nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Asked {
     file: FileIdentity,
     at: Instant,
     answer: Result<pb::PluginInfo, String>,
     /// What it said before it fell silent, about the same file: the kubelet still believes in that.
     believed: Option<pb::PluginInfo>,
+    kept: Option<Kept>,
+}
+
+impl Asked {
+    /// When it is to be asked again.
+    fn due(&self) -> Instant {
+        let is_alive = self.kept.as_ref().is_some_and(|kept| !kept.link.has_ended());
+        self.at + if is_alive { HOLDS } else { ENDED_HOLDS }
+    }
 }
 
 /// The registrars of one kubelet, and what they said.
@@ -142,8 +159,7 @@ impl Registrars {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         for (path, file) in &registrars {
             let before = self.asked.get(path);
-            let holds = before.map_or(Duration::ZERO, |asked| if asked.answer.is_ok() { HOLDS } else { FAILURE_HOLDS });
-            if before.is_some_and(|asked| asked.at.elapsed() < holds) {
+            if before.is_some_and(|asked| Instant::now() < asked.due()) {
                 continue;
             }
             let attempts = if before.is_none() { NEW_ATTEMPTS } else { 1 };
@@ -158,7 +174,11 @@ impl Registrars {
             let Ok((path, file, answer)) = asked else { continue };
             let before = self.asked.remove(&path);
             let believed = before.and_then(|before| before.answer.ok().or(before.believed));
-            let asked = Asked { file, at: Instant::now(), answer, believed };
+            let (answer, kept) = match answer {
+                Ok((info, kept)) => (Ok(info), Some(kept)),
+                Err(why) => (Err(why), None),
+            };
+            let asked = Asked { file, at: Instant::now(), answer, believed, kept };
             self.asked.insert(path, asked);
         }
         // Without a registry there is no kubelet that could be expected to know anything.
@@ -173,6 +193,26 @@ impl Registrars {
                 announce(&path, file, asked, host_root, listing);
             }
         }
+    }
+}
+
+impl Registrars {
+    /// Returns when a registrar that answered is to be asked again, because its connection ended.
+    pub(super) async fn ended(&self) {
+        let end = |asked: &Asked| {
+            let link = asked.kept.as_ref()?.link.clone();
+            let earliest = asked.at + ENDED_HOLDS;
+            Some(Box::pin(async move {
+                link.ended().await;
+                tokio::time::sleep_until(earliest.into()).await;
+            }))
+        };
+        let mut ends: Vec<_> = self.asked.values().filter_map(end).collect();
+        std::future::poll_fn(|context| {
+            let is_over = ends.iter_mut().any(|end| end.as_mut().poll(context).is_ready());
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 
@@ -226,7 +266,7 @@ pub(super) fn under(host_root: Option<&Path>, path: &Path) -> PathBuf {
 }
 
 /// `GetInfo`. An error in words.
-async fn ask(socket: &Path, attempts: usize) -> Result<pb::PluginInfo, String> {
+async fn ask(socket: &Path, attempts: usize) -> Result<(pb::PluginInfo, Kept), String> {
     let mut attempt = 1;
     let connected = loop {
         match connector::connect(socket, LIMIT).await {
@@ -238,7 +278,8 @@ async fn ask(socket: &Path, attempts: usize) -> Result<pb::PluginInfo, String> {
             connected => break connected.map_err(|error| error.to_string())?,
         }
     };
-    let mut grpc = Grpc::new(Guarded::new(connected.channel)).max_decoding_message_size(LONGEST_ANSWER);
+    let channel = Guarded::new(connected.channel);
+    let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(LONGEST_ANSWER);
     let exchange = async {
         grpc.ready().await.map_err(|error| error.to_string())?;
         let path = PathAndQuery::from_static("/pluginregistration.Registration/GetInfo");
@@ -248,5 +289,7 @@ async fn ask(socket: &Path, attempts: usize) -> Result<pb::PluginInfo, String> {
             .map(tonic::Response::into_inner)
             .map_err(|status| format!("GetInfo failed with {:?}: {}", status.code(), bounded(status.message(), QUOTED)))
     };
-    timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err(format!("no answer to GetInfo within {} s", LIMIT.as_secs())))
+    let answer = timeout(LIMIT, exchange).await;
+    let info = answer.unwrap_or_else(|_| Err(format!("no answer to GetInfo within {} s", LIMIT.as_secs())))?;
+    Ok((info, Kept { link: connected.link, _channel: channel }))
 }

@@ -242,6 +242,7 @@ impl Walks {
             };
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
+                () = registrars.ended() => {}
                 // Nobody notices anything any more: what is left is to look every minute.
                 () = async { if noticed.changed().await.is_err() { std::future::pending().await } } => {
                     tokio::time::sleep(BUNCH).await;

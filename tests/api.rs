@@ -522,6 +522,18 @@ async fn bodies_are_golden() {
     }
 }
 
+/// The history endpoint showed what the store had taken in and not yet written; a kill took it back.
+#[tokio::test]
+async fn a_change_is_in_history_no_sooner_than_in_the_catalog() {
+    let fixture = Fixture::conformance();
+    let next = Transition { index: Index(104), ..transitions().remove(0) };
+    fixture.history.0.lock().expect("not poisoned").push(next);
+    assert_eq!(get(&fixture, "/v1/gateway/history").await.body, "[]");
+    fixture.apply([put(node("nfs", "host-0003"))]);
+    let shown: Value = serde_json::from_str(&get(&fixture, "/v1/gateway/history").await.body).expect("JSON");
+    assert_eq!(shown[0]["Index"], 104);
+}
+
 fn socket() -> SocketStatus {
     SocketStatus {
         path: "/run/csi/nfs.sock".into(),

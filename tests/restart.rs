@@ -46,6 +46,14 @@ async fn listed(serving: &Serving) -> BTreeSet<String> {
     list.as_array().expect("a list").iter().map(|stub| stub["ID"].as_str().expect("an id").to_owned()).collect()
 }
 
+async fn all_known(serving: &Serving) {
+    until("all are known", async || match listed(serving).await {
+        list if list == all() => Ok(()),
+        list => Err(format!("{list:?}")),
+    })
+    .await;
+}
+
 fn all() -> BTreeSet<String> {
     NAMES.map(str::to_owned).into()
 }
@@ -67,11 +75,7 @@ async fn killed_amid_writes_it_loses_nothing_and_its_index_does_not_fall() {
         }
     });
     let serving = start(folder.path(), &NAMES, &["--poll-interval=5ms"]).await;
-    until("all are known", async || match listed(&serving).await {
-        list if list == all() => Ok(()),
-        list => Err(format!("{list:?}")),
-    })
-    .await;
+    all_known(&serving).await;
     serving.kill().await;
 
     let mut highest = 0;
@@ -102,11 +106,7 @@ async fn until_every_driver_was_looked_at_stored_answers_say_that_they_are_old()
     let folder = tempfile::tempdir().expect("a scratch folder");
     let drivers = drivers(folder.path()).await;
     let serving = start(folder.path(), &NAMES, &[]).await;
-    until("all are known", async || match listed(&serving).await {
-        list if list == all() => Ok(()),
-        list => Err(format!("{list:?}")),
-    })
-    .await;
+    all_known(&serving).await;
     serving.kill().await;
 
     drivers[0].set(Rpc::Probe, Reply::hang());
@@ -130,11 +130,7 @@ async fn a_driver_whose_address_was_taken_out_is_retired_at_the_next_start() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let _drivers = drivers(folder.path()).await;
     let serving = start(folder.path(), &NAMES, &[]).await;
-    until("all are known", async || match listed(&serving).await {
-        list if list == all() => Ok(()),
-        list => Err(format!("{list:?}")),
-    })
-    .await;
+    all_known(&serving).await;
     let before = serving.index("/v1/plugins?type=csi").await;
     serving.kill().await;
 
@@ -154,11 +150,7 @@ async fn a_signal_ends_it_within_a_second_and_whoever_waits_is_answered() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let _drivers = drivers(folder.path()).await;
     let mut serving = start(folder.path(), &NAMES, &[]).await;
-    until("all are known", async || match listed(&serving).await {
-        list if list == all() => Ok(()),
-        list => Err(format!("{list:?}")),
-    })
-    .await;
+    all_known(&serving).await;
     let index = serving.index("/v1/plugins?type=csi").await;
     let readers: Vec<_> = (0..50)
         .map(|_| {

@@ -91,7 +91,9 @@ impl Asked {
             About::Sockets => json::compact(&wire::SocketsView::new(&state.sockets.searched(), &state.sockets.all())),
             About::History { plugin, limit } => {
                 let transitions = state.history.history(plugin.clone(), *limit).await.map_err(ApiError::Internal)?;
-                each(transitions.iter().map(wire::HistoryEntry::from))
+                // The store knows of a change before it is on disk, and a crash may still take that back.
+                let visible = transitions.iter().filter(|transition| transition.index <= index);
+                each(visible.map(wire::HistoryEntry::from))
             }
         })
     }

@@ -113,7 +113,7 @@ const fn many(
     commands: &'static [Command],
     help: &'static str,
 ) -> Setting {
-    Setting { name, value: Some(value), is_repeatable: true, default, help, commands }
+    Setting { is_repeatable: true, ..one(name, value, default, commands, help) }
 }
 
 const fn switch(name: &'static str, commands: &'static [Command], help: &'static str) -> Setting {

@@ -216,11 +216,12 @@ fn searched(search: &Search) -> Searched {
     let problem = if search.hangs {
         "looking into it does not come back: a mount that hangs?"
     } else {
-        listing.map_or("not searched yet", |listing| &listing.problem)
+        listing.map_or("", |listing| &listing.problem)
     };
     Searched {
         place: search.place.path.clone(),
         what: search.place.kind.what(),
+        is_searched: listing.is_some(),
         exists: listing.is_some_and(|listing| listing.exists),
         found: listing.map_or(0, |listing| {
             let paths: BTreeSet<&Path> = listing.sockets.iter().map(|found| &*found.wanted.path).collect();

@@ -166,9 +166,13 @@ impl Discovery {
         self.sinks.events.send_if_modified(|before| replace(before, merged.events));
         (self.sinks.seen)(merged.searched.clone(), merged.ignored.clone());
         self.log(&merged.searched, &merged.ignored);
+        let sockets = merged.wanted.len();
         self.sinks.wanted.send_if_modified(|before| replace(before, merged.wanted));
-        if merged.is_complete {
-            self.sinks.listed.send_if_modified(|listed| !std::mem::replace(listed, true));
+        if merged.is_complete && self.sinks.listed.send_if_modified(|listed| !std::mem::replace(listed, true)) {
+            let absent = merged.searched.iter().filter(|place| !place.exists);
+            let absent: Vec<String> = absent.map(|place| place.place.display().to_string()).collect();
+            let places = merged.searched.len();
+            info!(places, sockets, absent = absent.join(" "), "every place was searched; what is absent is waited for");
         }
     }
 
@@ -179,11 +183,11 @@ impl Discovery {
             let before = self.told.get(number);
             let of_place: Vec<IgnoredSocket> =
                 ignored.iter().filter(|ignored| ignored.path.starts_with(&seen.place)).cloned().collect();
-            let Searched { place, what, exists, found, ignored, problem } = seen;
+            let Searched { place, what, exists, found, ignored, problem, .. } = seen;
             let place = place.display();
             if before.is_none_or(|(before, _)| before.problem != *problem) && !problem.is_empty() {
                 warn!(%place, what, "{problem}");
-            } else if before.is_none_or(|(before, _)| (before.exists, before.found) != (*exists, *found)) {
+            } else if before.map_or((false, 0), |(before, _)| (before.exists, before.found)) != (*exists, *found) {
                 info!(%place, what, exists, found, ignored, "searched");
             }
             for ignored in &of_place {

@@ -276,8 +276,10 @@ pub struct Searched {
     pub place: PathBuf,
     /// What is looked for there.
     pub what: &'static str,
-    /// Whether it exists.
+    /// Whether it was looked at, and exists.
     pub exists: bool,
+    /// Whether it was looked at.
+    pub is_searched: bool,
     /// Sockets found.
     pub found: usize,
     /// Entries left alone.

@@ -447,6 +447,7 @@ struct SearchedPlace<'a> {
     ignored: usize,
     place: std::borrow::Cow<'a, str>,
     problem: &'a str,
+    searched: bool,
     what: &'static str,
 }
 
@@ -458,6 +459,7 @@ impl<'a> From<&'a Searched> for SearchedPlace<'a> {
             ignored: searched.ignored,
             place: searched.place.to_string_lossy(),
             problem: &searched.problem,
+            searched: searched.is_searched,
             what: searched.what,
         }
     }

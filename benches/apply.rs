@@ -122,7 +122,7 @@ fn served(plugins: u32) -> Served {
     let Record { key, fingerprint, owner, socket, is_configured, .. } = node(plugins / 2, 5, Phase::Healthy);
     let health = Health::Verbatim { phase: Phase::Unhealthy, description: "the driver did not answer".to_owned() };
     let request = Request::get(format!("/v1/plugin/csi/{}", key.plugin)).body(Body::empty()).expect("a request");
-    let observed = Observed { key, health, fingerprint, owner, socket, is_configured };
+    let observed = Observed { key, health, fingerprint, owner, socket, is_configured, registration: None };
     Served { catalog, waiters, router: api::router(state), observed, request }
 }
 

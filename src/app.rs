@@ -16,14 +16,14 @@ use tracing::{info, warn};
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, ReadShape};
 use crate::config::load::Variables;
-use crate::config::{Serve, host};
+use crate::config::{Serve, Sources, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
-use crate::discovery::fixed;
+use crate::discovery::{self, Discovery, Kind, fixed, places};
 use crate::domain::id::HostId;
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
-use crate::fingerprint::supervisor::{Sinks, Sources, Supervisor};
+use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
 use crate::registry::publisher::{Publisher, RETIRE_GONE};
@@ -74,6 +74,8 @@ pub struct Plan {
     pub retire_gone: Duration,
     /// Sockets to watch; `None`: records come from elsewhere, through [`Gateway::feed`].
     pub sockets: Option<BTreeSet<WantedSocket>>,
+    /// Where further sockets are looked for; nowhere, unless sockets are watched.
+    pub discovery: discovery::Settings,
     /// When to look at them.
     pub fingerprint: fingerprint::Settings,
     /// Where to serve.
@@ -92,6 +94,7 @@ impl Plan {
             history: store::Settings::default().history,
             retire_gone: RETIRE_GONE,
             sockets,
+            discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
             endpoints,
             // Empty: the names that belong to the addresses, once they are bound.
@@ -102,15 +105,20 @@ impl Plan {
     /// The plan of `serve`.
     #[must_use]
     pub fn serve(config: &Serve, variable: Variables<'_>) -> Self {
+        let sources = &config.sources;
+        let is_sidecar = sources.addresses.len() == 1 && !sources.has_directories();
+        let searched = searched(sources);
         let keep = match &config.state_directory {
             Some(directory) => Keep::In(directory.clone()),
             // A sidecar: its driver's life is its own, and there is nothing to remember that one look does not tell.
-            None if config.addresses.len() == 1 && variable("STATE_DIRECTORY").is_none() => Keep::Memory,
+            None if is_sidecar && variable("STATE_DIRECTORY").is_none() => Keep::Memory,
             None => Keep::FirstOf(host::state_directories(variable)),
         };
-        let sockets = fixed::sockets(&config.addresses, config.plugin.as_ref(), config.role);
-        let host = host::id(config.host.as_ref(), variable);
+        let sockets = fixed::sockets(&sources.addresses, config.plugin.as_ref(), config.role);
+        let nomads = searched.places.iter().filter(|place| place.kind == Kind::Nomad).map(|place| &*place.path);
+        let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads));
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
+        plan.discovery = searched;
         plan.history = config.history;
         plan.retire_gone = config.retire_gone;
         plan.fingerprint.poll_interval = config.poll_interval;
@@ -120,6 +128,17 @@ impl Plan {
         plan.api.read_shape = if config.is_documented_shape { ReadShape::Documented } else { ReadShape::Nomad };
         plan
     }
+}
+
+/// Where discovery looks, of what configuration says.
+#[must_use]
+pub fn searched(sources: &Sources) -> discovery::Settings {
+    let (kubelet, nomad) = (sources.kubelet_directory.as_ref(), sources.nomad_directory.as_ref());
+    let mut places = places::named(kubelet, nomad, &sources.plugins_directories);
+    if sources.searches_well_known_places {
+        places.extend(places::well_known(sources.host_root.as_deref()));
+    }
+    discovery::Settings { places, host_root: sources.host_root.clone() }
 }
 
 /// All parts, built and not yet running.
@@ -216,18 +235,40 @@ impl Gateway {
             for socket in &wanted {
                 info!(socket = %socket.path.display(), role = socket.role.as_str(), "watching");
             }
-            let (wanted_in, wanted) = watch::channel(Arc::new(wanted));
+            let (wanted_in, wanted_out) = watch::channel(Arc::new(wanted.clone()));
+            let (listed_in, listed) = watch::channel(plan.discovery.places.is_empty());
+            let (events_in, events) = watch::channel(Arc::default());
+            let (noticed_in, noticed) = watch::channel(0);
             let (touches_in, touches) = mpsc::channel(64);
+            let seen = sockets.clone();
+            let catalog = reader.clone();
             let supervisor = Supervisor::new(
                 plan.host,
                 plan.fingerprint,
-                Sources { wanted: wanted.clone(), touches },
+                supervisor::Sources { wanted: wanted_out.clone(), listed, touches },
                 Sinks { reports: reports.clone(), sockets, reader },
             );
             parts.spawn(supervisor.run(stop.clone()));
+            parts.spawn(Directories::new(wanted_out, touches_in, events, noticed_in).run(stop.clone()));
+            let sinks = discovery::Sinks {
+                wanted: wanted_in,
+                listed: listed_in,
+                events: events_in,
+                seen: Box::new(move |searched, ignored| seen.put_search(searched, ignored)),
+                is_instance: Box::new(move |path| {
+                    catalog.current().records().any(|record| *record.socket == *path.to_string_lossy())
+                }),
+            };
+            let is_fixed = plan.discovery.places.is_empty();
+            let discovery = Discovery::new(wanted, plan.discovery, sinks, noticed);
             parts.spawn(async move {
-                Directories::new(wanted, touches_in).run(stop.clone()).await;
-                drop(wanted_in);
+                if is_fixed {
+                    // Nothing is searched; its channels stay open.
+                    stop.cancelled().await;
+                    drop(discovery);
+                } else {
+                    discovery.run(stop).await;
+                }
             });
         }
         drop(reports);

@@ -12,7 +12,7 @@ pub enum Invocation {
     /// Text to print, and no more.
     Text(String),
     /// `serve`.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// `probe`.
     Probe(Probe),
     /// `status`.
@@ -54,7 +54,7 @@ pub fn parse(arguments: &[String], variable: Variables<'_>) -> Result<Invocation
         return Ok(Invocation::Text(help(Some(command))));
     }
     Ok(match command {
-        Command::Serve => Invocation::Serve(load::serve(&typed, variable, problems)?),
+        Command::Serve => Invocation::Serve(Box::new(load::serve(&typed, variable, problems)?)),
         Command::Probe => Invocation::Probe(load::probe(&typed, variable, problems)?),
         Command::Status => Invocation::Status(load::status(&typed, variable, problems)?),
         Command::Doctor => Invocation::Doctor(load::doctor(&typed, variable, problems)?),

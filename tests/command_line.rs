@@ -71,7 +71,7 @@ fn hosts_that_may_command_are_names_and_addresses_and_times_of_retirement_are_du
 
 #[test]
 fn usage_errors_name_the_nearest_and_the_place_where_a_flag_belongs() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 9] = [
         (
             &["server"],
             "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, doctor, forget, demo, version",
@@ -81,11 +81,12 @@ fn usage_errors_name_the_nearest_and_the_place_where_a_flag_belongs() {
             "error: unknown command `xyz`; the commands are serve, probe, status, doctor, forget, demo, version",
         ),
         (&["status", "--hosts=3"], "error: flag --hosts does not belong to `status`, but to `demo`"),
-        (&["serve"], "error: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock"),
+        (&["serve", "--csi-address"], "error: flag --csi-address needs a value: --csi-address=SOCKET"),
         (
-            &["serve", "--csi-address"],
-            "error: flag --csi-address needs a value: --csi-address=SOCKET\nerror: no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock",
+            &["serve", "--kubelet-dir=/k", "--plugin-id=x"],
+            "error: flag --plugin-id: `x` needs exactly one --csi-address, and there are 0",
         ),
+        (&["serve", "--kubelet-dir="], "error: flag --kubelet-dir: `` is no directory"),
         (
             &["serve", "--csi-address=/a", "--csi-address=/b", "--plugin-id=x"],
             "error: flag --plugin-id: `x` needs exactly one --csi-address, and there are 2",
@@ -103,7 +104,7 @@ fn flags_are_read_as_go_reads_them_and_win_over_variables() {
     let same = [
         parse(&["serve", "-csi-address=/csi/csi.sock", "-v=4", "-poll-interval", "1m"], &[]),
         parse(&["serve", "--csi-address", "unix:///csi/csi.sock", "--v", "4", "--poll-interval=60s"], &[]),
-        parse(&["serve", "--v=4", "--poll-interval=1m0s"], &[("CSI_ENDPOINT", "unix://csi/csi.sock")]),
+        parse(&["serve", "--v=4", "--poll-interval=1m0s"], &[("CSI_GATEWAY_CSI_ADDRESS", "unix://csi/csi.sock")]),
         parse(
             &["serve", "--poll-interval=5s", "--poll-interval=60s"],
             &[
@@ -117,6 +118,24 @@ fn flags_are_read_as_go_reads_them_and_win_over_variables() {
     for other in &same[1..] {
         assert_eq!(*other, same[0]);
     }
+}
+
+#[test]
+fn a_source_that_is_given_switches_the_search_of_the_usual_places_off() {
+    let endpoint = ("CSI_ENDPOINT", "unix://csi/csi.sock");
+    let serve =
+        |arguments: &[&str], variables: &[(&str, &str)]| match parse(&[&["serve"], arguments].concat(), variables) {
+            Ok(Invocation::Serve(serve)) => serve,
+            other => unreachable!("{arguments:?}: {other:?}"),
+        };
+    for source in ["--csi-address=/a", "--csi-plugins-dir=/a", "--kubelet-dir=/a", "--nomad-state-dir=/a"] {
+        let config = serve(&[source], &[endpoint]);
+        assert!(!config.sources.searches_well_known_places, "{source}");
+        assert!(!config.sources.addresses.iter().any(|path| path.ends_with("csi/csi.sock")), "{source}");
+    }
+    let config = serve(&["--host-root=/host"], &[endpoint]);
+    assert!(config.sources.searches_well_known_places);
+    assert_eq!(config.sources.addresses, [std::path::PathBuf::from("/host/csi/csi.sock")]);
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn record(key: InstanceKey, phase: Phase, version: &str) -> Record {
         owner: Owner::default(),
         socket: "/run/csi/socket".into(),
         is_configured: true,
+        registration: None,
     }
 }
 
@@ -679,6 +680,7 @@ fn seen(key: InstanceKey, health: Health, fingerprint: Option<Fingerprint>) -> R
         owner: Owner::default(),
         socket: "/run/csi/socket".into(),
         is_configured: true,
+        registration: None,
     }))
 }
 

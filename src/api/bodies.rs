@@ -189,6 +189,7 @@ mod tests {
                 owner: Owner::default(),
                 socket: "/x".into(),
                 is_configured: true,
+                registration: None,
             }))
         };
         let changes: Vec<_> = (0..count).map(|number| change(format!("p{number}"))).collect();

@@ -92,8 +92,8 @@ impl Asked {
                 };
                 json::compact(&wire::PluginDetail::new(plugin, |path| state.sockets.get(path)))
             }
-            About::Hosts => json::compact(&wire::hosts(catalog)),
-            About::Sockets => each(state.sockets.all().iter().map(wire::Socket::from)),
+            About::Hosts => json::compact(&wire::hosts(catalog, &state.sockets.duplicates())),
+            About::Sockets => json::compact(&wire::SocketsView::new(&state.sockets.searched(), &state.sockets.all())),
             About::History { plugin, limit } => {
                 let transitions =
                     state.history.history(plugin.clone(), limit + IN_FLIGHT).await.map_err(ApiError::Internal)?;

@@ -10,14 +10,16 @@ const NAMES: [&str; 4] = ["NODE_NAME", "KUBE_NODE_NAME", "CSI_NODE_NAME", "NODE_
 /// Nomad's command line cuts ids to their first eight bytes, and crashes on shorter ones.
 const SHORTEST: usize = 8;
 
-/// This host's id: what is configured, else a variable, else the hostname; lengthened by the machine's id where it is too
-/// short for Nomad's command line.
+/// This host's id: what is configured, else a variable, else what Nomad calls it, else the hostname; lengthened by the
+/// machine's id where it is too short for Nomad's command line.
 #[must_use]
-pub fn id(configured: Option<&HostId>, variable: Variables<'_>) -> HostId {
-    let name = configured.cloned().or_else(|| {
-        let named = NAMES.iter().find_map(|name| variable(name)).filter(|value| !value.is_empty());
-        HostId::parse(named.or_else(hostname)?.trim()).ok()
-    });
+pub fn id(configured: Option<&HostId>, variable: Variables<'_>, nomads: impl FnOnce() -> Option<HostId>) -> HostId {
+    let named = || {
+        let named = NAMES.iter().filter_map(|name| variable(name)).find(|value| !value.trim().is_empty())?;
+        HostId::parse(named.trim()).ok()
+    };
+    let of_system = || HostId::parse(hostname()?.trim()).ok();
+    let name = configured.cloned().or_else(named).or_else(nomads).or_else(of_system);
     let name = name.map_or_else(|| "localhost".to_owned(), |name| name.to_string());
     lengthened(&name, &machine_id())
 }
@@ -61,12 +63,14 @@ mod tests {
     fn an_id_that_would_crash_nomads_command_line_is_lengthened() {
         assert_eq!(lengthened("vm", "0123abcd").as_str(), "vm-0123abcd");
         assert_eq!(lengthened("node-0001", "0123abcd").as_str(), "node-0001");
-        assert_eq!(id(HostId::parse("n1").ok().as_ref(), &|_| None).as_str().len(), "n1-".len() + 8);
+        assert_eq!(id(HostId::parse("n1").ok().as_ref(), &|_| None, || None).as_str().len(), "n1-".len() + 8);
     }
 
     #[test]
     fn a_variable_names_the_host_where_nothing_is_configured() {
         let variable = |name: &str| (name == "KUBE_NODE_NAME").then(|| "worker-17".to_owned());
-        assert_eq!(id(None, &variable).as_str(), "worker-17");
+        let nomads = || HostId::parse("5f9ba2d0-1111-2222-3333-444455556666").ok();
+        assert_eq!(id(None, &variable, nomads).as_str(), "worker-17");
+        assert_eq!(id(None, &|_| None, nomads), nomads().expect("legal"));
     }
 }

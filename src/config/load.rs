@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{self, Command, Setting};
-use super::{Demo, Doctor, Fleet, Forget, Logging, Probe, Serve, Status};
+use super::{Demo, Doctor, Fleet, Forget, Logging, Probe, Serve, Sources, Status};
 use crate::domain::id::{HostId, PluginId};
 use crate::domain::socket::RoleChoice;
 use crate::domain::{address, duration};
@@ -281,25 +281,44 @@ fn values<'a>(
 /// Where to look variables up: the process's environment, or a made one in tests.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The sockets that `serve` watches, and whether any was named, be it wrongly.
-fn sources(values: &mut Values<'_>) -> (Vec<PathBuf>, bool) {
-    let mut addresses = Vec::<PathBuf>::new();
-    let mut given = values.all("csi-address");
-    // What drivers and some sidecars read; Nomad sets it in the tasks of its plugins.
-    given.extend(
-        (values.variable)(ENDPOINT)
-            .filter(|_| given.is_empty())
-            .map(|value| (value, Origin::Variable(ENDPOINT.to_owned()))),
-    );
-    let is_given = !given.is_empty();
+/// Where drivers are looked for.
+fn sources(values: &mut Values<'_>) -> Sources {
+    let mut sources = Sources::default();
+    let directory = |text: &str| match std::path::absolute(text) {
+        Ok(path) if !text.is_empty() => Ok(path),
+        _ => Err("is no directory".to_owned()),
+    };
+    sources.kubelet_directory = values.parse("kubelet-dir", directory);
+    sources.nomad_directory = values.parse("nomad-state-dir", directory);
+    sources.host_root = values.parse("host-root", directory);
+    for (value, origin) in values.all("csi-plugins-dir") {
+        match directory(&value) {
+            Ok(path) => sources.plugins_directories.push(path),
+            Err(what) => values.wrong(&origin, &value, what),
+        }
+    }
+    let given = values.all("csi-address");
+    let is_told = !given.is_empty()
+        || ["csi-plugins-dir", "kubelet-dir", "nomad-state-dir"].iter().any(|name| !values.all(name).is_empty());
+    sources.searches_well_known_places = !is_told;
     for (value, origin) in given {
         match address::parse(&value) {
-            Ok(path) if addresses.contains(&path) => {}
-            Ok(path) => addresses.push(path),
+            Ok(path) if sources.addresses.contains(&path) => {}
+            Ok(path) => sources.addresses.push(path),
             Err(error) => values.wrong(&origin, &value, error),
         }
     }
-    (addresses, is_given)
+    // What drivers and some sidecars read; Nomad sets it in the tasks of its plugins.
+    if let Some(value) = (values.variable)(ENDPOINT).filter(|value| !is_told && !value.is_empty()) {
+        match address::parse(&value) {
+            Ok(path) => sources.addresses.push(match &sources.host_root {
+                Some(root) => root.join(path.strip_prefix("/").unwrap_or(&path)),
+                None => path,
+            }),
+            Err(error) => values.wrong(&Origin::Variable(ENDPOINT.to_owned()), &value, error),
+        }
+    }
+    sources
 }
 
 /// What `serve` runs with.
@@ -308,26 +327,22 @@ fn sources(values: &mut Values<'_>) -> (Vec<PathBuf>, bool) {
 /// Every problem, those found while scanning included.
 pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Serve, Problems> {
     let mut values = values(Command::Serve, typed, variable, problems);
-    let (addresses, is_given) = sources(&mut values);
-    if !is_given {
-        values.problems.0.push("no driver to watch: give its socket, --csi-address=unix:///csi/csi.sock".to_owned());
-    }
+    let before = values.problems.0.len();
+    let sources = sources(&mut values);
+    // A wrong address is an address, too: nobody is told to give one who did.
+    let count = sources.addresses.len() + values.problems.0.len() - before;
     let plugin = values.parse("plugin-id", |text| PluginId::parse(text).map_err(|error| error.to_string()));
     let role = values.role();
-    if addresses.len() > 1 {
+    if count != 1 {
         for name in ["plugin-id", "plugin-type"] {
             if let Some((value, origin)) = values.all(name).into_iter().find(|(_, origin)| *origin != Origin::Default) {
-                values.wrong(
-                    &origin,
-                    &value,
-                    format!("needs exactly one --csi-address, and there are {}", addresses.len()),
-                );
+                values.wrong(&origin, &value, format!("needs exactly one --csi-address, and there are {count}"));
             }
         }
     }
     let config =
         Serve {
-            addresses,
+            sources,
             plugin,
             role,
             host: values.parse("host-id", |text| HostId::parse(text).map_err(|error| error.to_string())),
@@ -430,22 +445,18 @@ pub fn forget(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Res
 /// Every problem, those found while scanning included.
 pub fn doctor(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Doctor, Problems> {
     let mut values = values(Command::Doctor, typed, variable, problems);
-    let mut addresses = Vec::new();
-    match typed.operands.first() {
+    let sources = match typed.operands.first() {
         Some(operand) => match address::parse(operand) {
-            Ok(path) => addresses.push(path),
-            Err(error) => values.problems.0.push(format!("socket `{operand}` {error}")),
-        },
-        None => {
-            let (sources, is_given) = sources(&mut values);
-            addresses = sources;
-            if !is_given {
-                addresses.push(PathBuf::from(DEFAULT_ADDRESS));
+            Ok(path) => Sources { addresses: vec![path], ..Sources::default() },
+            Err(error) => {
+                values.problems.0.push(format!("socket `{operand}` {error}"));
+                Sources::default()
             }
-        }
-    }
+        },
+        None => sources(&mut values),
+    };
     let config = Doctor {
-        addresses,
+        sources,
         role: values.role(),
         probe_timeout: values.duration("probe-timeout"),
         timeout: values.duration("timeout"),

@@ -22,11 +22,36 @@ pub struct Logging {
     pub is_json: bool,
 }
 
+/// Where drivers are looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Sockets named by configuration.
+    pub addresses: Vec<PathBuf>,
+    /// Directories of `*/csi.sock`.
+    pub plugins_directories: Vec<PathBuf>,
+    /// A kubelet's root directory.
+    pub kubelet_directory: Option<PathBuf>,
+    /// A Nomad client's state directory.
+    pub nomad_directory: Option<PathBuf>,
+    /// Whether sockets are looked for where drivers usually are: no flag says where they are.
+    pub searches_well_known_places: bool,
+    /// Where the host's root directory is seen, if not at `/`.
+    pub host_root: Option<PathBuf>,
+}
+
+impl Sources {
+    /// Whether directories are named, in which there may be any number of drivers.
+    #[must_use]
+    pub fn has_directories(&self) -> bool {
+        !self.plugins_directories.is_empty() || self.kubelet_directory.is_some() || self.nomad_directory.is_some()
+    }
+}
+
 /// What `serve` runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serve {
-    /// Sockets named by configuration.
-    pub addresses: Vec<PathBuf>,
+    /// Where drivers are looked for.
+    pub sources: Sources,
     /// The plugin id of the only address.
     pub plugin: Option<PluginId>,
     /// What the addresses are taken for.
@@ -97,8 +122,8 @@ pub struct Forget {
 /// What `doctor` runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doctor {
-    /// Sockets to look into.
-    pub addresses: Vec<PathBuf>,
+    /// Sockets to look into, or the only one that was asked about.
+    pub sources: Sources,
     /// What they are taken for.
     pub role: RoleChoice,
     /// Limit of `Probe`.

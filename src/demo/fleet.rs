@@ -81,6 +81,7 @@ pub fn record(number: u32, on: u32, role: Role, now: Timestamp) -> Record {
         owner: Owner::default(),
         socket: format!("/var/lib/kubelet/plugins/demo-{number:04}/csi.sock").into(),
         is_configured: false,
+        registration: None,
     }
 }
 

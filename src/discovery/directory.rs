@@ -1,4 +1,4 @@
-//! Directory events: which socket files came, changed or went.
+//! Directory events: which socket files came, changed or went, and whether discovery has something new to find.
 //!
 //! One inotify instance for the whole process, since hosts run out of them. A watch lies on the directory of a socket,
 //! or, while that does not exist, on the nearest ancestor that does; and on the parent of that, because a directory that
@@ -39,25 +39,44 @@ fn interesting() -> WatchMask {
         | WatchMask::ONLYDIR
 }
 
-/// A socket below a watched directory. Several names may lead to one directory, so each socket has its own.
+/// A path below a watched directory. Several names may lead to one directory, so each path has its own.
 struct Below {
     directory: PathBuf,
-    socket: Arc<Path>,
+    path: Arc<Path>,
+    concerns: Concerns,
+}
+
+/// Whose affair an event at a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Concerns {
+    /// The task's of the socket.
+    Socket,
+    /// Discovery's: what it found may differ now.
+    Discovery,
 }
 
 /// Tells which wanted sockets directory events concern.
 pub struct Directories {
     wanted: watch::Receiver<Arc<BTreeSet<WantedSocket>>>,
     touches: mpsc::Sender<Touch>,
+    /// Paths at which discovery would find something else after an event; `*` stands for all entries of a directory.
+    places: watch::Receiver<Arc<BTreeSet<PathBuf>>>,
+    /// Counts what happens there.
+    noticed: watch::Sender<u64>,
     laid: BTreeMap<i32, (WatchDescriptor, Vec<Below>)>,
-    unwatched: Vec<Arc<Path>>,
+    unwatched: Vec<(Arc<Path>, Concerns)>,
 }
 
 impl Directories {
     /// Starts nothing yet.
     #[must_use]
-    pub fn new(wanted: watch::Receiver<Arc<BTreeSet<WantedSocket>>>, touches: mpsc::Sender<Touch>) -> Self {
-        Self { wanted, touches, laid: BTreeMap::new(), unwatched: Vec::new() }
+    pub fn new(
+        wanted: watch::Receiver<Arc<BTreeSet<WantedSocket>>>,
+        touches: mpsc::Sender<Touch>,
+        places: watch::Receiver<Arc<BTreeSet<PathBuf>>>,
+        noticed: watch::Sender<u64>,
+    ) -> Self {
+        Self { wanted, touches, places, noticed, laid: BTreeMap::new(), unwatched: Vec::new() }
     }
 
     /// Runs until told to stop.
@@ -85,6 +104,11 @@ impl Directories {
                     self.lay(watches.as_mut());
                     self.touch(Touch::Everything).await;
                 }
+                Ok(()) = self.places.changed() => {
+                    self.lay(watches.as_mut());
+                    // What happened between the walk and the watch has left no event.
+                    self.notice();
+                }
                 event = next(&mut events) => match event {
                     Ok(event) => self.handle(&event, watches.as_mut()).await,
                     Err(error) => {
@@ -98,9 +122,7 @@ impl Directories {
                     self.touch(Touch::Everything).await;
                 }
                 _ = blind.tick(), if !self.unwatched.is_empty() => {
-                    for path in self.unwatched.clone() {
-                        self.touch(Touch::Socket(path)).await;
-                    }
+                    self.tell(self.unwatched.clone()).await;
                 }
             }
         }
@@ -111,9 +133,26 @@ impl Directories {
         let _ = self.touches.send(touch).await;
     }
 
+    /// Discovery has a reason to look again.
+    fn notice(&self) {
+        self.noticed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    async fn tell(&self, concerned: Vec<(Arc<Path>, Concerns)>) {
+        if concerned.iter().any(|(_, concerns)| *concerns == Concerns::Discovery) {
+            self.notice();
+        }
+        for (path, concerns) in concerned {
+            if concerns == Concerns::Socket {
+                self.touch(Touch::Socket(path)).await;
+            }
+        }
+    }
+
     async fn handle(&mut self, event: &inotify::EventOwned, watches: Option<&mut Watches>) {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             self.lay(watches);
+            self.notice();
             return self.touch(Touch::Everything).await;
         }
         let Some((_, below)) = self.laid.get(&event.wd.get_watch_descriptor_id()) else { return };
@@ -122,26 +161,28 @@ impl Directories {
             .intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED | EventMask::UNMOUNT);
         let mut must_lay = is_about_directory;
         let mut concerned = Vec::new();
-        for Below { directory, socket } in below {
-            let rest = socket.strip_prefix(directory).unwrap_or(socket);
+        for Below { directory, path, concerns } in below {
+            let rest = path.strip_prefix(directory).unwrap_or(path);
             let next = rest.components().next().map(|component| component.as_os_str());
-            if is_about_directory || next == event.name.as_deref() {
+            let is_any = *concerns == Concerns::Discovery && next.is_some_and(|name| name == "*");
+            if is_about_directory || is_any || next == event.name.as_deref() {
                 must_lay |= rest.components().count() > 1;
-                concerned.push(Arc::clone(socket));
+                concerned.push((Arc::clone(path), *concerns));
             }
         }
-        debug!(name = ?event.name, mask = ?event.mask, sockets = concerned.len(), "directory event");
+        debug!(name = ?event.name, mask = ?event.mask, concerned = concerned.len(), "directory event");
         if must_lay {
             self.lay(watches);
         }
-        for socket in concerned {
-            self.touch(Touch::Socket(socket)).await;
-        }
+        self.tell(concerned).await;
     }
 
     /// Lays a watch for every wanted socket, and takes away those that serve none any more.
     fn lay(&mut self, watches: Option<&mut Watches>) {
-        let wanted: Vec<Arc<Path>> = self.wanted.borrow_and_update().iter().map(|s| Arc::clone(&s.path)).collect();
+        let mut wanted: Vec<(Arc<Path>, Concerns)> =
+            self.wanted.borrow_and_update().iter().map(|s| (Arc::clone(&s.path), Concerns::Socket)).collect();
+        let places = Arc::clone(&self.places.borrow_and_update());
+        wanted.extend(places.iter().map(|path| (path.as_path().into(), Concerns::Discovery)));
         self.unwatched.clear();
         let Some(watches) = watches else {
             self.laid.clear();
@@ -149,9 +190,9 @@ impl Directories {
             return;
         };
         let before = std::mem::take(&mut self.laid);
-        for socket in wanted {
-            if !self.lay_one(&socket, watches) {
-                self.unwatched.push(socket);
+        for (path, concerns) in wanted {
+            if !self.lay_one(&path, concerns, watches) {
+                self.unwatched.push((path, concerns));
             }
         }
         for (id, (descriptor, _)) in before {
@@ -162,14 +203,14 @@ impl Directories {
         }
     }
 
-    fn lay_one(&mut self, socket: &Arc<Path>, watches: &mut Watches) -> bool {
+    fn lay_one(&mut self, path: &Arc<Path>, concerns: Concerns, watches: &mut Watches) -> bool {
         for _ in 0..ATTEMPTS {
-            match self.lay_nearest(socket, watches) {
+            match self.lay_nearest(path, concerns, watches) {
                 // A directory made just before an ancestor was watched has left no event.
                 Ok(missing) if missing.is_some_and(Path::exists) => {}
                 Ok(_) => return true,
                 Err(error) => {
-                    debug!(socket = %socket.display(), %error, "cannot be watched");
+                    debug!(path = %path.display(), %error, "cannot be watched");
                     return false;
                 }
             }
@@ -178,15 +219,20 @@ impl Directories {
     }
 
     /// Watches the nearest directory there is, and its parent. Returns the directory below, which there is not.
-    fn lay_nearest<'a>(&mut self, socket: &'a Arc<Path>, watches: &mut Watches) -> std::io::Result<Option<&'a Path>> {
+    fn lay_nearest<'a>(
+        &mut self,
+        path: &'a Arc<Path>,
+        concerns: Concerns,
+        watches: &mut Watches,
+    ) -> std::io::Result<Option<&'a Path>> {
         let mut missing = None;
-        for directory in socket.ancestors().skip(1) {
-            match self.watch(directory, socket, watches) {
+        for directory in path.ancestors().skip(1) {
+            match self.watch(directory, path, concerns, watches) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing = Some(directory),
                 Err(error) => return Err(error),
                 Ok(()) => {
                     if let Some(parent) = directory.parent()
-                        && let Err(error) = self.watch(parent, socket, watches)
+                        && let Err(error) = self.watch(parent, path, concerns, watches)
                     {
                         // What it would tell, the next minute does.
                         debug!(directory = %parent.display(), %error, "cannot be watched");
@@ -198,11 +244,17 @@ impl Directories {
         Err(std::io::ErrorKind::NotFound.into())
     }
 
-    fn watch(&mut self, directory: &Path, socket: &Arc<Path>, watches: &mut Watches) -> std::io::Result<()> {
+    fn watch(
+        &mut self,
+        directory: &Path,
+        path: &Arc<Path>,
+        concerns: Concerns,
+        watches: &mut Watches,
+    ) -> std::io::Result<()> {
         let descriptor = watches.add(directory, interesting())?;
         let id = descriptor.get_watch_descriptor_id();
         let (_, below) = self.laid.entry(id).or_insert_with(|| (descriptor, Vec::new()));
-        below.push(Below { directory: directory.to_owned(), socket: Arc::clone(socket) });
+        below.push(Below { directory: directory.to_owned(), path: Arc::clone(path), concerns });
         Ok(())
     }
 }

@@ -11,6 +11,12 @@ use crate::domain::socket::{RoleChoice, WantedSocket};
 pub fn sockets(addresses: &[PathBuf], plugin: Option<&PluginId>, role: RoleChoice) -> BTreeSet<WantedSocket> {
     addresses
         .iter()
-        .map(|path| WantedSocket { plugin: plugin.cloned(), role, ..WantedSocket::configured(path.clone()) })
+        .zip(0..)
+        .map(|(path, rank)| WantedSocket {
+            plugin: plugin.cloned(),
+            role,
+            rank,
+            ..WantedSocket::configured(path.clone())
+        })
         .collect()
 }

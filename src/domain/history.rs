@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::InstanceKey;
-use super::record::{Phase, Reason};
+use super::record::{Phase, Reason, Registration};
 use super::time::{Index, Timestamp};
 use super::topology::Topology;
 
@@ -59,6 +59,13 @@ pub enum Change {
         from: Box<str>,
         /// After.
         to: Box<str>,
+    },
+    /// What a kubelet believes of it, compared with what it is; `None`: no kubelet is concerned.
+    Registration {
+        /// Before.
+        from: Option<Registration>,
+        /// After.
+        to: Option<Registration>,
     },
     /// The instance is no longer known.
     Retired,

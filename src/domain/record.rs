@@ -64,6 +64,34 @@ impl fmt::Display for Phase {
     }
 }
 
+/// How what a kubelet believes of a node's driver compares with the driver. Registered is not available: a kubelet asks a
+/// driver once, and believes in it as long as the registration socket is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// It is registered under its name, and somebody listens at both sockets.
+    Ok,
+    /// The driver is there, and no registration socket names it.
+    Unregistered,
+    /// The registration is there without its driver, or without its registrar.
+    OrphanSocket,
+    /// It is registered under another name than it gives itself.
+    NameDiffers,
+}
+
+impl Registration {
+    /// The verdict in JSON and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unregistered => "unregistered",
+            Self::OrphanSocket => "orphan socket",
+            Self::NameDiffers => "name differs",
+        }
+    }
+}
+
 /// Why an instance is in its phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
@@ -120,6 +148,9 @@ pub struct Record {
     /// Whether the socket was named by configuration: such an instance is retired when its address is taken out.
     #[serde(default)]
     pub is_configured: bool,
+    /// What a kubelet believes of it; `None` where no kubelet is concerned.
+    #[serde(default)]
+    pub registration: Option<Registration>,
 }
 
 impl Record {

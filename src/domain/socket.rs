@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::id::{PluginId, Role};
+use super::id::{InstanceKey, PluginId, Role};
 use super::record::{Owner, Phase, Record};
 use super::time::Timestamp;
 
@@ -47,6 +47,58 @@ impl RoleChoice {
     }
 }
 
+/// Where a socket is known from. Where several sources know one, the first of them in this order has the word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// An address that configuration names.
+    Configured,
+    /// A directory of `*/csi.sock` that configuration names.
+    PluginsDirectory,
+    /// A Nomad client's state directory.
+    Nomad,
+    /// A registration socket in a kubelet's `plugins_registry`.
+    Registration,
+    /// A kubelet's `plugins` or `csi-plugins`.
+    KubeletPlugins,
+    /// An emptyDir volume of a pod.
+    EmptyDirectory,
+    /// A place that drivers use without being told to.
+    WellKnown,
+}
+
+impl Source {
+    /// The source in JSON and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::PluginsDirectory => "csi-plugins-dir",
+            Self::Nomad => "nomad",
+            Self::Registration => "kubelet registration",
+            Self::KubeletPlugins => "kubelet plugins",
+            Self::EmptyDirectory => "empty-dir",
+            Self::WellKnown => "well-known",
+        }
+    }
+}
+
+/// What a kubelet was told of a socket, as far as its registration sockets show.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Announced {
+    /// No kubelet's business.
+    #[default]
+    Nothing,
+    /// Nobody announces it, though it lies where announced drivers do.
+    Nobody,
+    /// A registration socket names it.
+    As {
+        /// The driver's name there.
+        name: Box<str>,
+        /// Whether the registrar answers; a killed one leaves its socket behind, and the kubelet believes in that.
+        is_alive: bool,
+    },
+}
+
 /// A socket that should be watched, and what is known of it beforehand.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WantedSocket {
@@ -56,10 +108,14 @@ pub struct WantedSocket {
     pub plugin: Option<PluginId>,
     /// What it is taken for.
     pub role: RoleChoice,
-    /// Whether configuration names it, as against discovery.
-    pub is_configured: bool,
+    /// Where we know it from.
+    pub source: Source,
+    /// Its place among the addresses that configuration names; the others come after them.
+    pub rank: u32,
     /// Who runs it, where the path says so.
     pub owner: Owner,
+    /// What a kubelet was told of it.
+    pub announced: Announced,
 }
 
 impl WantedSocket {
@@ -70,8 +126,10 @@ impl WantedSocket {
             path: path.into().into(),
             plugin: None,
             role: RoleChoice::Auto,
-            is_configured: true,
+            source: Source::Configured,
+            rank: 0,
             owner: Owner::default(),
+            announced: Announced::Nothing,
         }
     }
 
@@ -80,6 +138,49 @@ impl WantedSocket {
     pub fn covers(&self, record: &Record) -> bool {
         self.role.asks(record.key.role) && self.plugin.as_ref().is_none_or(|id| *id == record.key.plugin)
     }
+
+    /// A socket that a source found, about which nothing else is known.
+    #[must_use]
+    pub fn found(path: impl Into<PathBuf>, source: Source) -> Self {
+        Self { source, rank: u32::MAX, ..Self::configured(path) }
+    }
+
+    /// Whether configuration names it, as against discovery.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.source == Source::Configured
+    }
+
+    /// The role that counts where both answer and none is declared: many drivers answer everything in every pod, so the
+    /// place says which it is (`fingerprinting.md` 5.4, item 6). `None`: both.
+    #[must_use]
+    pub fn leaning(&self) -> Option<Role> {
+        match (self.role, self.source) {
+            (RoleChoice::Auto, Source::Registration | Source::KubeletPlugins) => Some(Role::Node),
+            (RoleChoice::Auto, Source::EmptyDirectory) => Some(Role::Controller),
+            _ => None,
+        }
+    }
+}
+
+/// The allocation that a path in a Nomad client's state directory belongs to: `…/csi/plugins/ALLOCATION/csi.sock`.
+#[must_use]
+pub fn nomad_allocation(socket: &Path) -> Option<&str> {
+    let names: Vec<&str> = socket.iter().rev().take(4).filter_map(|name| name.to_str()).collect();
+    match names[..] {
+        ["csi.sock", allocation, "plugins", "csi"] if is_uuid(allocation) => Some(allocation),
+        _ => None,
+    }
+}
+
+/// Whether a text is a UUID in its usual spelling, as ids of allocations and pods are.
+#[must_use]
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
 }
 
 /// What identifies a socket file: not its inode alone, which kernels reuse (`fingerprinting.md` section 6, item 5).
@@ -126,6 +227,71 @@ pub struct SocketStatus {
     pub last_ok_time: Option<Timestamp>,
     /// How long the last look took.
     pub last_poll: Option<Duration>,
+}
+
+impl SocketStatus {
+    /// A socket that nobody looked at yet.
+    #[must_use]
+    pub fn new(wanted: &WantedSocket) -> Self {
+        Self {
+            path: wanted.path.to_string_lossy().into_owned(),
+            phase: Phase::New,
+            role: wanted.role.as_str(),
+            source: wanted.source.as_str(),
+            device: None,
+            inode: None,
+            pid: None,
+            provider: None,
+            plugin: wanted.plugin.clone(),
+            roles: Vec::new(),
+            reason: "not looked at yet".into(),
+            is_ignored: false,
+            last_probe_time: None,
+            last_ok_time: None,
+            last_poll: None,
+        }
+    }
+}
+
+/// An instance that two sockets of a host claim to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Duplicate {
+    /// Which instance.
+    pub key: InstanceKey,
+    /// The socket that does not count.
+    pub socket: Arc<Path>,
+    /// The socket that does.
+    pub counts: Arc<Path>,
+}
+
+/// Something that a source saw and left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredSocket {
+    /// Where.
+    pub path: PathBuf,
+    /// Which source.
+    pub source: Source,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// A place that is searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Searched {
+    /// The directory or socket.
+    pub place: PathBuf,
+    /// What is looked for there.
+    pub what: &'static str,
+    /// Whether it was looked at, and exists.
+    pub exists: bool,
+    /// Whether it was looked at.
+    pub is_searched: bool,
+    /// Sockets found.
+    pub found: usize,
+    /// Entries left alone.
+    pub ignored: usize,
+    /// Why it cannot be searched; empty if it can.
+    pub problem: Box<str>,
 }
 
 /// A directory event that concerns sockets.

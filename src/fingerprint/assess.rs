@@ -162,19 +162,24 @@ pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers)
         }
         answered => answered.and_then(Result::ok),
     };
-    if wanted.role == RoleChoice::Auto && wanted.is_configured && controller.is_some() && node.is_some() {
+    if wanted.role == RoleChoice::Auto && wanted.is_configured() && controller.is_some() && node.is_some() {
         warnings.push(
             "both Controller and Node answer, so both count; where every host's driver does that, declare --plugin-type"
                 .into(),
         );
     }
 
+    let serves_controller = controller.is_some() || failures.controller.is_some();
+    let serves_node = node.is_some() || failures.node.is_some();
+    let leaning = wanted.leaning().filter(|_| serves_controller && serves_node);
     for role in [Role::Controller, Role::Node] {
         let serves = match role {
-            Role::Controller => controller.is_some() || failures.controller.is_some(),
-            Role::Node => node.is_some() || failures.node.is_some(),
+            Role::Controller => serves_controller,
+            Role::Node => serves_node,
         };
-        if !wanted.role.asks(role) || !serves {
+        // A role that counted before goes on to count: nobody would say any more how its instance is.
+        let is_aside = leaning.is_some_and(|leaning| leaning != role) && !known.roles.contains(&role);
+        if !wanted.role.asks(role) || !serves || is_aside {
             continue;
         }
         known.roles.insert(role);

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Settings;
+use super::claims::Claims;
 use super::watch::{Places, Shared, Watch};
 use crate::domain::id::HostId;
 use crate::domain::record::{Phase, Record};
-use crate::domain::socket::{Touch, WantedSocket};
+use crate::domain::socket::{Announced, Touch, WantedSocket, nomad_allocation};
 use crate::registry::reader::Reader;
 use crate::registry::reporter::{Health, Observed, Report};
 use crate::registry::sockets::Sockets;
@@ -27,6 +28,8 @@ const SCAN_LIMIT: Duration = Duration::from_secs(10);
 pub struct Sources {
     /// Sockets that should be watched.
     pub wanted: channel::Receiver<Arc<BTreeSet<WantedSocket>>>,
+    /// Whether every source was listed once: before that, what is not wanted may only not be found yet.
+    pub listed: channel::Receiver<bool>,
     /// Directory events.
     pub touches: mpsc::Receiver<Touch>,
 }
@@ -43,6 +46,7 @@ pub struct Sinks {
 }
 
 struct Running {
+    announced: channel::Sender<Announced>,
     touched: Arc<Notify>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -53,6 +57,7 @@ pub struct Supervisor {
     shared: Shared,
     sources: Sources,
     reader: Reader,
+    is_listed: bool,
     is_scanned: bool,
     verdicts: mpsc::UnboundedReceiver<Arc<Path>>,
     running: BTreeMap<WantedSocket, Running>,
@@ -70,11 +75,13 @@ impl Supervisor {
                 settings,
                 places: Arc::new(Places::default()),
                 reports: sinks.reports,
+                claims: Claims::new(sinks.sockets.clone()),
                 sockets: sinks.sockets,
                 verdicts: verdicts_in,
             },
             sources,
             reader: sinks.reader,
+            is_listed: false,
             is_scanned: false,
             verdicts,
             running: BTreeMap::new(),
@@ -94,6 +101,11 @@ impl Supervisor {
                     if changed.is_err() { break }
                     self.reconcile().await;
                 }
+                changed = self.sources.listed.changed(), if !self.is_listed => {
+                    if changed.is_err() { break }
+                    // What was found is wanted before it is called complete.
+                    self.reconcile().await;
+                }
                 Some(touch) = self.sources.touches.recv() => self.touch(&touch),
                 Some(path) = self.verdicts.recv() => {
                     self.unseen.remove(&path);
@@ -109,21 +121,32 @@ impl Supervisor {
     }
 
     async fn reconcile(&mut self) {
+        self.is_listed |= *self.sources.listed.borrow();
         let wanted = Arc::clone(&self.sources.wanted.borrow_and_update());
+        // What a kubelet was told changes while a driver runs, and is no reason to dial it anew.
+        let tasks: BTreeSet<WantedSocket> = wanted.iter().map(unannounced).collect();
         let excess: Vec<WantedSocket> =
-            self.running.keys().filter(|socket| !wanted.contains(*socket)).cloned().collect();
+            self.running.keys().filter(|socket| !tasks.contains(*socket)).cloned().collect();
         for socket in &excess {
             self.ensure_no(socket).await;
         }
         for socket in wanted.iter() {
             self.ensure(socket);
         }
-        self.settle_unwanted(&wanted).await;
+        if self.is_listed {
+            self.settle_unwanted(&wanted).await;
+        }
         self.complete_scan(false).await;
     }
 
     fn ensure(&mut self, socket: &WantedSocket) {
-        if self.running.contains_key(socket) {
+        let task = unannounced(socket);
+        if let Some(running) = self.running.get(&task) {
+            running.announced.send_if_modified(|announced| {
+                let is_news = *announced != socket.announced;
+                announced.clone_from(&socket.announced);
+                is_news
+            });
             return;
         }
         let catalog = self.reader.current();
@@ -138,9 +161,13 @@ impl Supervisor {
         }
         let touched = Arc::new(Notify::new());
         let stop = CancellationToken::new();
-        let watch = Watch::new(socket.clone(), self.shared.clone(), Arc::clone(&touched), &records);
-        let task = tokio::spawn(watch.run(stop.clone()));
-        self.running.insert(socket.clone(), Running { touched, stop, task });
+        let (announced_in, announced) = channel::channel(socket.announced.clone());
+        let mut watch = Watch::new(socket.clone(), announced, self.shared.clone(), Arc::clone(&touched), &records);
+        if self.is_scanned {
+            watch.expect_listener();
+        }
+        let running = tokio::spawn(watch.run(stop.clone()));
+        self.running.insert(task, Running { announced: announced_in, touched, stop, task: running });
     }
 
     async fn ensure_no(&mut self, socket: &WantedSocket) {
@@ -158,13 +185,17 @@ impl Supervisor {
     async fn settle_unwanted(&self, wanted: &BTreeSet<WantedSocket>) {
         let catalog = self.reader.current();
         for record in catalog.records().filter(|record| record.key.host == self.shared.host) {
-            let is_wanted =
-                wanted.iter().any(|socket| socket.covers(record) && socket.path.to_string_lossy() == *record.socket);
+            // The instance may be another socket's by now, which says so itself.
+            let is_wanted = self.shared.claims.has(&record.key)
+                || wanted.iter().any(|socket| socket.covers(record) && socket.path.to_string_lossy() == *record.socket);
             if is_wanted {
                 continue;
             }
             let report = if record.is_configured {
                 info!(plugin.id = %record.key.plugin, socket = %record.socket, "retired: its address is configured no longer");
+                Report::Retire(record.key.clone())
+            } else if is_stopped_for_good(Path::new(&*record.socket)).await {
+                info!(plugin.id = %record.key.plugin, socket = %record.socket, "retired: Nomad removed its allocation");
                 Report::Retire(record.key.clone())
             } else {
                 Report::Seen(Box::new(Observed {
@@ -179,6 +210,7 @@ impl Supervisor {
                     owner: record.owner.clone(),
                     socket: Arc::clone(&record.socket),
                     is_configured: false,
+                    registration: None,
                 }))
             };
             // The registry has gone only when everything stops.
@@ -195,7 +227,8 @@ impl Supervisor {
     }
 
     async fn complete_scan(&mut self, is_overdue: bool) {
-        if self.is_scanned || (!self.unseen.is_empty() && !is_overdue) {
+        let is_complete = self.is_listed && self.unseen.is_empty();
+        if self.is_scanned || !(is_complete || is_overdue) {
             return;
         }
         if is_overdue {
@@ -206,6 +239,23 @@ impl Supervisor {
         // The registry has gone only when everything stops.
         let _ = self.shared.reports.send(Report::Scanned).await;
     }
+}
+
+/// What tells the tasks of sockets apart.
+fn unannounced(socket: &WantedSocket) -> WantedSocket {
+    WantedSocket { announced: Announced::Nothing, ..socket.clone() }
+}
+
+/// Nomad removes the directory of an allocation when its task is stopped for good, and not before (case 87). That the
+/// directory of all of them is there tells this from a disk that is not mounted.
+async fn is_stopped_for_good(socket: &Path) -> bool {
+    if nomad_allocation(socket).is_none() {
+        return false;
+    }
+    let (Some(own), Some(all)) = (socket.parent(), socket.ancestors().nth(2)) else { return false };
+    let is_missing =
+        tokio::fs::symlink_metadata(own).await.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    is_missing && tokio::fs::symlink_metadata(all).await.is_ok()
 }
 
 impl std::fmt::Debug for Supervisor {

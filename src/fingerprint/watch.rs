@@ -8,18 +8,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::Settings;
 use super::assess::{Assessment, Known, assess, unreachable};
+use super::claims::{Claim, Claims};
 use super::observe::{Answers, Questions, observe};
 use crate::csi::{CallError, Driver, NodeInfo};
 use crate::domain::fingerprint::NodeFacts;
-use crate::domain::id::{HostId, InstanceKey};
-use crate::domain::record::{Phase, Record};
-use crate::domain::socket::{FileIdentity, SocketStatus, WantedSocket};
+use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
+use crate::domain::record::{Phase, Record, Registration};
+use crate::domain::socket::{Announced, FileIdentity, SocketStatus, WantedSocket};
 use crate::domain::time::Timestamp;
 use crate::registry::reporter::{Health, Observed, Report};
 use crate::registry::sockets::Sockets;
@@ -81,6 +82,7 @@ pub(super) struct Shared {
     pub places: Arc<Places>,
     pub reports: mpsc::Sender<Report>,
     pub sockets: Sockets,
+    pub claims: Claims,
     /// Told once per socket, after its first look.
     pub verdicts: mpsc::UnboundedSender<Arc<Path>>,
 }
@@ -95,6 +97,8 @@ struct Process {
 /// The task of one socket.
 pub(super) struct Watch {
     wanted: WantedSocket,
+    /// What a kubelet was told of it, which may change.
+    announced: watch::Receiver<Announced>,
     shared: Shared,
     touched: Arc<Notify>,
     known: Known,
@@ -144,27 +148,29 @@ impl Told {
 
 impl Watch {
     /// A socket that should be watched; `records` is what is stored of the instances behind it.
-    pub(super) fn new(wanted: WantedSocket, shared: Shared, touched: Arc<Notify>, records: &[Record]) -> Self {
-        let status = SocketStatus {
-            path: wanted.path.to_string_lossy().into_owned(),
-            phase: Phase::New,
-            role: wanted.role.as_str(),
-            source: if wanted.is_configured { "configured" } else { "discovered" },
-            device: None,
-            inode: None,
-            pid: None,
-            provider: None,
-            plugin: wanted.plugin.clone(),
-            roles: Vec::new(),
-            reason: "not looked at yet".into(),
-            is_ignored: false,
-            last_probe_time: None,
-            last_ok_time: None,
-            last_poll: None,
-        };
+    pub(super) fn new(
+        wanted: WantedSocket,
+        announced: watch::Receiver<Announced>,
+        shared: Shared,
+        touched: Arc<Notify>,
+        records: &[Record],
+    ) -> Self {
+        let mut known = remembered(&wanted, records);
+        if let Announced::As { name, .. } = &wanted.announced
+            && known.plugin.is_none()
+            && let Ok(plugin) = PluginId::parse(name)
+        {
+            // Whoever answers under another name is then somebody else than expected (case 98), and nobody is an
+            // instance that does not answer (case 101).
+            known.plugin = Some(plugin);
+            known.provider = Some(name.to_string());
+            known.roles.insert(Role::Node);
+        }
+        let status = SocketStatus::new(&wanted);
         Self {
-            known: remembered(&wanted, records),
+            known,
             wanted,
+            announced,
             shared,
             touched,
             driver: None,
@@ -179,8 +185,14 @@ impl Watch {
         }
     }
 
+    /// A socket that came just now: its file is made a moment before anybody listens, and nothing announces that.
+    pub(super) fn expect_listener(&mut self) {
+        self.eager = Some((0, Instant::now() + EAGER_FOR));
+    }
+
     /// Looks until it is told to stop.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut announced = self.announced.clone();
         self.shared.sockets.put(Arc::clone(&self.wanted.path), self.status.clone());
         let mut is_first = true;
         loop {
@@ -197,9 +209,14 @@ impl Watch {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.wait(started) => {}
+                Ok(()) = announced.changed() => {}
             }
         }
         self.shared.sockets.remove(&self.wanted.path);
+        for observed in self.shared.claims.withdraw(&self.wanted.path) {
+            // The registry has gone only when everything stops.
+            let _ = self.shared.reports.send(Report::Seen(Box::new(observed))).await;
+        }
     }
 
     /// Waits for a reason to look again.
@@ -436,29 +453,61 @@ impl Watch {
         }
         self.shared.sockets.put(Arc::clone(&self.wanted.path), self.status.clone());
         let socket: Arc<str> = self.status.path.as_str().into();
+        let mut claims = Vec::new();
         for verdict in assessment.verdicts {
+            let registration = self.registration(verdict.role, &verdict.plugin, &verdict.health);
             let observed = Observed {
                 key: InstanceKey { plugin: verdict.plugin, role: verdict.role, host: self.shared.host.clone() },
                 health: verdict.health,
                 fingerprint: verdict.fingerprint,
                 owner: self.wanted.owner.clone(),
                 socket: Arc::clone(&socket),
-                is_configured: self.wanted.is_configured,
+                is_configured: self.wanted.is_configured(),
+                registration,
             };
+            let made = self.file.map_or(0, |file| file.changed);
+            claims.push(Claim { observed, rank: self.wanted.rank, made });
+        }
+        let reports = self.shared.claims.make(&self.wanted.path, claims);
+        for observed in reports {
             // The registry has gone only when everything stops.
             let _ = self.shared.reports.send(Report::Seen(Box::new(observed))).await;
+        }
+    }
+
+    /// What a kubelet believes of an instance, compared with what was just seen of it.
+    fn registration(&self, role: Role, plugin: &PluginId, health: &Health) -> Option<Registration> {
+        // Kubelets know of nodes only.
+        if role != Role::Node {
+            return None;
+        }
+        let phase = phase_of_health(health);
+        let is_there = !matches!(phase, Phase::Gone | Phase::Stale);
+        match &*self.announced.borrow() {
+            Announced::Nothing => None,
+            Announced::Nobody => is_there.then_some(Registration::Unregistered),
+            Announced::As { name, is_alive } => Some(match &self.known.provider {
+                Some(provider) if **provider != **name => Registration::NameDiffers,
+                _ if is_there && *is_alive => Registration::Ok,
+                None if plugin.as_str() != &**name => Registration::NameDiffers,
+                _ => Registration::OrphanSocket,
+            }),
         }
     }
 }
 
 /// How a socket is: as its worst instance, or as the reason that it has none.
 fn phase_of(assessment: &Assessment) -> Phase {
-    let phases = assessment.verdicts.iter().map(|verdict| match &verdict.health {
+    let phases = assessment.verdicts.iter().map(|verdict| phase_of_health(&verdict.health));
+    phases.max().unwrap_or(assessment.phase)
+}
+
+fn phase_of_health(health: &Health) -> Phase {
+    match health {
         Health::Healthy => Phase::Healthy,
         Health::Starting => Phase::Starting,
         Health::Failed { phase, .. } | Health::Verbatim { phase, .. } => *phase,
-    });
-    phases.max().unwrap_or(assessment.phase)
+    }
 }
 
 /// What the store remembers of a socket. Where it was more than one plugin's, the last one's: it is followed, and what is

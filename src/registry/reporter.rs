@@ -11,7 +11,7 @@ use crate::domain::code::Code;
 use crate::domain::fingerprint::{Fingerprint, NodeFacts, Product};
 use crate::domain::history::Change;
 use crate::domain::id::{InstanceKey, Role};
-use crate::domain::record::{Owner, Phase, Reason, Record};
+use crate::domain::record::{Owner, Phase, Reason, Record, Registration};
 use crate::domain::text::{DESCRIPTION_LIMIT, bounded};
 use crate::domain::time::Timestamp;
 
@@ -57,6 +57,8 @@ pub struct Observed {
     pub socket: Arc<str>,
     /// Whether configuration names the socket.
     pub is_configured: bool,
+    /// What a kubelet believes of it.
+    pub registration: Option<Registration>,
 }
 
 /// What the publisher is told.
@@ -75,7 +77,7 @@ pub enum Report {
 /// The record after a look.
 #[must_use]
 pub fn fold(previous: Option<&Record>, observed: Observed, now: Timestamp) -> Record {
-    let Observed { key, health, fingerprint, owner, socket, is_configured } = observed;
+    let Observed { key, health, fingerprint, owner, socket, is_configured, registration } = observed;
     let (phase, reason) = verdict(health, previous.is_some_and(|record| record.has_answered));
     let mut record = Record {
         key,
@@ -89,6 +91,7 @@ pub fn fold(previous: Option<&Record>, observed: Observed, now: Timestamp) -> Re
         owner,
         socket,
         is_configured,
+        registration,
     };
     if let Some(previous) = previous {
         record.was_healthy |= previous.was_healthy;
@@ -132,6 +135,9 @@ pub fn transitions(previous: Option<&Record>, next: &Record) -> Vec<Change> {
         changes.push(Change::Phase { from: previous.phase, to: next.phase });
     } else if is_another_reason(&previous.reason, &next.reason) {
         changes.push(Change::Reason);
+    }
+    if previous.registration != next.registration {
+        changes.push(Change::Registration { from: previous.registration, to: next.registration });
     }
     if let (Some(before), Some(after)) = (&previous.fingerprint, &next.fingerprint)
         && before != after
@@ -235,6 +241,7 @@ mod tests {
             owner: Owner::default(),
             socket: "/run/csi/socket".into(),
             is_configured: true,
+            registration: None,
         }
     }
 

@@ -140,6 +140,7 @@ mod tests {
             owner: Owner::default(),
             socket: "/run/csi.sock".into(),
             is_configured: false,
+            registration: None,
         }
     }
 

@@ -78,6 +78,7 @@ pub fn instance(plugin: &str, role: Role, host: &str) -> Record {
         owner: Owner { alloc_id: "0f6a3c9e-1111-2222-3333-444455556666".into() },
         socket: format!("/run/csi/{plugin}.sock").into(),
         is_configured: true,
+        registration: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use csi_gateway::app::{Gateway, Keep, Plan};
+use csi_gateway::cli::{self, Invocation};
 use csi_gateway::commands::http;
 use csi_gateway::demo::{FakeDriver, ServedDriver};
 use csi_gateway::domain::catalog::Catalog;
@@ -72,6 +73,22 @@ impl TestGateway {
         let sockets: BTreeSet<WantedSocket> = sockets.into_iter().collect();
         let mut plan = Plan::new(host, keep, Some(sockets), vec!["127.0.0.1:0".to_owned()]);
         plan.fingerprint = settings;
+        Self::of(plan).await
+    }
+
+    /// What a command line makes, with short intervals.
+    pub async fn serving(arguments: &[&str], variables: &[(&str, &str)]) -> TestGateway {
+        let arguments = [&["serve", "--http-endpoint=127.0.0.1:0"], arguments].concat();
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        let variable =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let config = match cli::parse(&arguments, &variable) {
+            Ok(Invocation::Serve(config)) => config,
+            other => panic!("{arguments:?} is {other:?}"),
+        };
+        let mut plan = Plan::serve(&config, &variable);
+        plan.fingerprint.poll_interval = quick().poll_interval;
+        plan.keep = Keep::Memory;
         Self::of(plan).await
     }
 
@@ -143,7 +160,7 @@ impl TestGateway {
     pub async fn socket(&self, path: &Path) -> Option<Value> {
         let sockets = self.get("/v1/gateway/sockets").await;
         let path = path.to_string_lossy();
-        sockets.as_array().expect("a list").iter().find(|socket| socket["Path"] == *path).cloned()
+        sockets["Sockets"].as_array().expect("a list").iter().find(|socket| socket["Path"] == *path).cloned()
     }
 
     /// Transitions of a plugin, the oldest first.

@@ -15,8 +15,8 @@ use crate::domain::fingerprint::Product;
 use crate::domain::history::{Change, Transition};
 use crate::domain::id::Role;
 use crate::domain::plugin::{Plugin, Votes};
-use crate::domain::record::{self, Record};
-use crate::domain::socket::SocketStatus;
+use crate::domain::record::{self, Record, Registration};
+use crate::domain::socket::{Duplicate, Searched, SocketStatus};
 use crate::domain::topology::{Pairs, Topology};
 use crate::registry::commands;
 use crate::registry::reader::{Durability, Standing};
@@ -200,6 +200,8 @@ struct InstanceDetail<'a> {
     provider_manifest: Option<&'a Pairs>,
     provider_version: &'a str,
     reason: Reason<'a>,
+    /// What a kubelet believes of it; `null` where none is concerned.
+    registration: Option<&'static str>,
     requires_controller_plugin: bool,
     requires_topologies: bool,
     role: &'static str,
@@ -241,6 +243,7 @@ impl<'a> InstanceDetail<'a> {
             provider_manifest: product.map(|product| &product.manifest),
             provider_version: product.map_or("", |product| &product.version),
             reason: (&record.reason).into(),
+            registration: record.registration.map(Registration::as_str),
             requires_controller_plugin: product.is_some_and(Product::requires_controller),
             requires_topologies: product.is_some_and(Product::requires_topologies),
             role: record.key.role.as_str(),
@@ -373,6 +376,7 @@ impl From<&CapabilitySet<GroupCapability>> for GroupDetail {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::api) struct Host<'a> {
+    duplicates: Vec<DuplicateSocket>,
     healthy: usize,
     #[serde(rename = "ID")]
     id: &'a str,
@@ -381,12 +385,25 @@ pub(in crate::api) struct Host<'a> {
     plugins: BTreeSet<&'a str>,
 }
 
+/// A socket that would be an instance of the host, were another one not preferred.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DuplicateSocket {
+    /// The socket that counts.
+    counts: String,
+    #[serde(rename = "PluginID")]
+    plugin_id: String,
+    role: &'static str,
+    socket: String,
+}
+
 /// Every host that has an instance, by id.
-pub(in crate::api) fn hosts(catalog: &Catalog) -> Vec<Host<'_>> {
+pub(in crate::api) fn hosts<'a>(catalog: &'a Catalog, duplicates: &[Duplicate]) -> Vec<Host<'a>> {
     let mut hosts = BTreeMap::<&str, Host<'_>>::new();
     for record in catalog.records() {
         let id = record.key.host.as_str();
         let host = hosts.entry(id).or_insert_with(|| Host {
+            duplicates: Vec::new(),
             healthy: 0,
             id,
             instances: 0,
@@ -397,6 +414,15 @@ pub(in crate::api) fn hosts(catalog: &Catalog) -> Vec<Host<'_>> {
         host.healthy += usize::from(record.phase.is_healthy());
         *host.phases.entry(record.phase.as_str()).or_default() += 1;
         host.plugins.insert(record.key.plugin.as_str());
+    }
+    for duplicate in duplicates {
+        let Some(host) = hosts.get_mut(duplicate.key.host.as_str()) else { continue };
+        host.duplicates.push(DuplicateSocket {
+            counts: duplicate.counts.to_string_lossy().into_owned(),
+            plugin_id: duplicate.key.plugin.to_string(),
+            role: duplicate.key.role.as_str(),
+            socket: duplicate.socket.to_string_lossy().into_owned(),
+        });
     }
     hosts.into_values().collect()
 }
@@ -443,10 +469,54 @@ impl<'a> From<&'a commands::Forgotten> for Forgotten<'a> {
     }
 }
 
+/// All that is known of sockets: those that are watched or left alone, and the places where they are looked for.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct SocketsView<'a> {
+    searched: Vec<SearchedPlace<'a>>,
+    sockets: Vec<Socket<'a>>,
+}
+
+impl<'a> SocketsView<'a> {
+    pub(in crate::api) fn new(searched: &'a [Searched], sockets: &'a [SocketStatus]) -> Self {
+        Self {
+            searched: searched.iter().map(SearchedPlace::from).collect(),
+            sockets: sockets.iter().map(Socket::from).collect(),
+        }
+    }
+}
+
+/// A place where sockets are looked for.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SearchedPlace<'a> {
+    exists: bool,
+    found: usize,
+    ignored: usize,
+    place: std::borrow::Cow<'a, str>,
+    problem: &'a str,
+    searched: bool,
+    what: &'static str,
+}
+
+impl<'a> From<&'a Searched> for SearchedPlace<'a> {
+    fn from(searched: &'a Searched) -> Self {
+        Self {
+            exists: searched.exists,
+            found: searched.found,
+            ignored: searched.ignored,
+            place: searched.place.to_string_lossy(),
+            problem: &searched.problem,
+            searched: searched.is_searched,
+            what: searched.what,
+        }
+    }
+}
+
 /// A socket and what answers there.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(in crate::api) struct Socket<'a> {
+struct Socket<'a> {
     device: Option<u64>,
     ignored: bool,
     inode: Option<u64>,
@@ -547,6 +617,10 @@ impl<'a> From<&'a Transition> for HistoryEntry<'a> {
             }
             Change::NodeId { from, to } => ("node id", text(from), text(to)),
             Change::Identity { from, to } => ("identity", text(from), text(to)),
+            Change::Registration { from, to } => {
+                let side = |verdict: &Option<Registration>| verdict.map(|verdict| Side::Text(verdict.as_str()));
+                ("registration", side(from), side(to))
+            }
             Change::Retired => ("retired", None, None),
         };
         entry

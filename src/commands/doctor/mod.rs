@@ -161,7 +161,7 @@ impl Findings {
 /// Runs the command.
 pub async fn run(config: &Doctor) -> Outcome {
     let mut all = Vec::new();
-    for address in &config.addresses {
+    for address in &config.sources.addresses {
         all.push(examined(config, address).await);
     }
     if config.is_json {

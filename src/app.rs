@@ -106,7 +106,8 @@ impl Plan {
     #[must_use]
     pub fn serve(config: &Serve, variable: Variables<'_>) -> Self {
         let sources = &config.sources;
-        let is_sidecar = sources.addresses.len() == 1 && !sources.has_directories();
+        let declared = config.plugins.iter().filter_map(|plugin| Some((plugin, plugin.socket.as_ref()?)));
+        let is_sidecar = sources.addresses.len() + declared.clone().count() == 1 && !sources.has_directories();
         let searched = searched(sources);
         let keep = match &config.state_directory {
             Some(directory) => Keep::In(directory.clone()),
@@ -114,7 +115,13 @@ impl Plan {
             None if is_sidecar && variable("STATE_DIRECTORY").is_none() => Keep::Memory,
             None => Keep::FirstOf(host::state_directories(variable)),
         };
-        let sockets = fixed::sockets(&sources.addresses, config.plugin.as_ref(), config.role);
+        let mut sockets = fixed::sockets(&sources.addresses, config.plugin.as_ref(), config.role);
+        sockets.extend(declared.zip(0..).map(|((plugin, path), place)| WantedSocket {
+            plugin: Some(plugin.id.clone()),
+            role: plugin.role,
+            rank: u32::try_from(sources.addresses.len()).unwrap_or(u32::MAX).saturating_add(place),
+            ..WantedSocket::configured(path.clone())
+        }));
         let nomads = searched.places.iter().filter(|place| place.kind == Kind::Nomad).map(|place| &*place.path);
         let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads));
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());

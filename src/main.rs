@@ -11,6 +11,8 @@ use csi_gateway::{demo, shutdown, telemetry};
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
+/// What was waited for did not come.
+const LATE: u8 = 3;
 /// Whoever was asked about is not well.
 const NOT_READY: u8 = 4;
 
@@ -35,6 +37,10 @@ fn main() -> ExitCode {
     match outcome {
         Outcome::Done => ExitCode::SUCCESS,
         Outcome::NotReady => ExitCode::from(NOT_READY),
+        Outcome::Late(reason) => {
+            complain(&format!("error: {reason}"));
+            ExitCode::from(LATE)
+        }
         Outcome::Failed(reason) => {
             complain(&format!("error: {reason}"));
             ExitCode::FAILURE
@@ -50,8 +56,12 @@ async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
         }
         Invocation::Probe(config) => commands::probe::run(&config).await,
         Invocation::Status(config) => commands::status::run(&config).await,
+        Invocation::Wait(config) => commands::wait::run(&config).await,
         Invocation::Doctor(config) => commands::doctor::run(&config).await,
+        Invocation::History(config) => commands::history::run(&config).await,
         Invocation::Forget(config) => commands::forget::run(&config).await,
+        Invocation::Healthcheck(config) => commands::healthcheck::run(&config).await,
+        Invocation::Completion(config) => commands::completion::run(&config).await,
         Invocation::Serve(config) => match serve(&config, variable).await {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::failed(&error),

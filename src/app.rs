@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
@@ -26,9 +25,10 @@ use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
-use crate::registry::publisher::{Publisher, RETIRE_GONE};
+use crate::registry::publisher::Publisher;
 use crate::registry::reader::Reader;
 use crate::registry::reporter::Report;
+use crate::registry::retirement::After;
 use crate::registry::sockets::Sockets;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::Chain;
@@ -71,7 +71,7 @@ pub struct Plan {
     /// Transitions kept of each instance.
     pub history: usize,
     /// How long an instance is kept whose socket is gone or dead.
-    pub retire_gone: Duration,
+    pub retire: After,
     /// Sockets to watch; `None`: records come from elsewhere, through [`Gateway::feed`].
     pub sockets: Option<BTreeSet<WantedSocket>>,
     /// Where further sockets are looked for; nowhere, unless sockets are watched.
@@ -92,7 +92,7 @@ impl Plan {
             host,
             keep,
             history: store::Settings::default().history,
-            retire_gone: RETIRE_GONE,
+            retire: After::default(),
             sockets,
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
@@ -120,7 +120,7 @@ impl Plan {
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
         plan.discovery = searched;
         plan.history = config.history;
-        plan.retire_gone = config.retire_gone;
+        plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
         plan.api.region.clone_from(&config.region);
@@ -175,7 +175,7 @@ impl Gateway {
             "csi-gateway starts"
         );
         let (publisher, handles) = Publisher::new(loaded, store);
-        let publisher = publisher.retiring(plan.retire_gone);
+        let publisher = publisher.retiring(plan.retire);
         Ok(Self {
             plan,
             listeners,
@@ -240,7 +240,7 @@ impl Gateway {
             let (events_in, events) = watch::channel(Arc::default());
             let (noticed_in, noticed) = watch::channel(0);
             let (touches_in, touches) = mpsc::channel(64);
-            let seen = sockets.clone();
+            let (seen, watching) = (sockets.clone(), sockets.clone());
             let catalog = reader.clone();
             let supervisor = Supervisor::new(
                 plan.host,
@@ -249,7 +249,9 @@ impl Gateway {
                 Sinks { reports: reports.clone(), sockets, reader },
             );
             parts.spawn(supervisor.run(stop.clone()));
-            parts.spawn(Directories::new(wanted_out, touches_in, events, noticed_in).run(stop.clone()));
+            let told = Box::new(move |state| watching.put_events(state));
+            let directories = Directories::new(wanted_out, touches_in, events, noticed_in, told);
+            parts.spawn(directories.run(stop.clone()));
             let sinks = discovery::Sinks {
                 wanted: wanted_in,
                 listed: listed_in,

@@ -80,7 +80,15 @@ impl Asked {
                 let standing = state.reader.standing();
                 let sockets = state.sockets.all().len();
                 let settings = &state.settings;
-                json::compact(&wire::Gateway::new(catalog, &standing, sockets, settings.role, &settings.region))
+                let events = state.sockets.events();
+                json::compact(&wire::Gateway::new(
+                    catalog,
+                    &standing,
+                    sockets,
+                    &events,
+                    settings.role,
+                    &settings.region,
+                ))
             }
             About::Plugins { prefix } => {
                 let under = catalog.plugins().filter(|plugin| plugin.id.as_str().starts_with(prefix.as_str()));

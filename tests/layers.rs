@@ -49,7 +49,11 @@ const TABLE: &[Row] = &[
         &["api", "config", "csi", "discovery", "fingerprint", "fleet", "owner", "registry", "store", "transport", "ui"],
         "the composition root: everything below it, nothing beside it",
     ),
-    ("commands", &["api::wire", "config", "csi"], "the client side: speaks HTTP, or CSI for `probe` and `doctor`"),
+    (
+        "commands",
+        &["api::wire", "config", "csi", "discovery"],
+        "the client side: speaks HTTP, or CSI for `probe` and `doctor`",
+    ),
     (
         "demo",
         &["app", "commands", "config", "csi::Rpc", "registry", "transport"],

@@ -251,6 +251,14 @@ pub fn under(host_root: Option<&Path>, path: &Path) -> PathBuf {
     }
 }
 
+/// What a registration socket announces.
+///
+/// # Errors
+/// Why it says nothing, in words.
+pub async fn announcement(socket: &Path) -> Result<Announcement, String> {
+    ask(socket, 1).await.map(|(announcement, _)| announcement)
+}
+
 /// `GetInfo`. An error in words.
 async fn ask(socket: &Path, attempts: usize) -> Result<(Announcement, Driver), String> {
     let limits = Limits { connect: LIMIT, call: LIMIT, ..Limits::default() };

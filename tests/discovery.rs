@@ -15,53 +15,7 @@ use csi_gateway::domain::id::Role;
 use csi_gateway::domain::record::{Phase, Record, Registration};
 use serde_json::Value;
 use support::gateway::{D0, HOST, LONG, TestGateway};
-use tempfile::TempDir;
-
-const NOTIFY: &str = "/pluginregistration.Registration/NotifyRegistrationStatus";
-const POD: &str = "0f6a3c9e-1111-2222-3333-444455556666";
-const ALLOCATION: &str = "b1946ac9-2492-d234-7c62-35e5b5a5c0aa";
-
-/// A host's root directory, and a gateway that was told nothing else.
-struct Host {
-    root: TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        Self { root: TempDir::new().expect("a scratch directory") }
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.root.path().join(path)
-    }
-
-    fn kubelet(&self, path: &str) -> PathBuf {
-        self.at("var/lib/kubelet").join(path)
-    }
-
-    fn nomad(&self, path: &str) -> PathBuf {
-        self.at("opt/nomad/data/client").join(path)
-    }
-
-    async fn serve(&self, driver: FakeDriver, path: &Path) -> ServedDriver {
-        driver.serve(path).await.expect("binds")
-    }
-
-    /// A registrar of a driver whose path is the host's.
-    async fn register(&self, name: &str, endpoint: &str) -> ServedDriver {
-        let path = self.kubelet("plugins_registry").join(format!("{name}-reg.sock"));
-        self.serve(FakeDriver::registrar("CSIPlugin", name, endpoint), &path).await
-    }
-
-    async fn gateway(&self) -> TestGateway {
-        self.gateway_with(&[], &[("NODE_NAME", HOST)]).await
-    }
-
-    async fn gateway_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> TestGateway {
-        let root = format!("--host-root={}", self.root.path().display());
-        TestGateway::serving(&[&[root.as_str()], arguments].concat(), variables).await
-    }
-}
+use support::host::{ALLOCATION, Full, Host, NOTIFY, file};
 
 fn record(gateway: &TestGateway, id: &str, role: Role) -> Option<Record> {
     let catalog = gateway.reader.current();
@@ -119,68 +73,13 @@ async fn scanned(gateway: &TestGateway) {
     }
 }
 
-fn file(path: &Path) {
-    std::fs::create_dir_all(path.parent().expect("below the root")).expect("can be made");
-    std::fs::write(path, "").expect("can be written");
-}
-
 #[tokio::test]
 async fn a_host_full_of_drivers_is_found_without_configuration() {
     let host = Host::new();
-    file(&host.nomad("secret-id"));
-    std::fs::write(host.nomad("client-id"), "5f9ba2d0-aaaa-bbbb-cccc-ddddeeeeffff\n").expect("can be written");
-    let pod_volume = format!("pods/{POD}/volumes/kubernetes.io~empty-dir/socket-dir/csi.sock");
-    assert!(host.kubelet(&pod_volume).as_os_str().len() > 107, "longer than the kernel's addresses");
-
-    let registered = host.serve(FakeDriver::monolith("reg.example.com"), &host.kubelet("plugins/a/csi.sock")).await;
-    let registrar = host.register("reg.example.com", "/var/lib/kubelet/plugins/a/csi.sock").await;
-    let plain = host.serve(FakeDriver::monolith("plain.example.com"), &host.kubelet("plugins/b/csi.sock")).await;
-    let add_on = host.serve(FakeDriver::registrar("x", "x", ""), &host.kubelet("plugins/b/csi-addons.sock")).await;
-    let old = host.serve(FakeDriver::node("old.example.com"), &host.kubelet("csi-plugins/old/csi.sock")).await;
-    let pod = host.serve(FakeDriver::monolith("reg.example.com"), &host.kubelet(&pod_volume)).await;
-    let gpu = FakeDriver::registrar("DevicePlugin", "gpu.example.com", "");
-    let gpu = host.serve(gpu, &host.kubelet("plugins_registry/gpu/gpu.sock")).await;
-    let dra = FakeDriver::registrar("DRAPlugin", "dra.example.com", "/var/lib/kubelet/plugins/dra/dra");
-    let dra = host.serve(dra, &host.kubelet("plugins_registry/dra.sock")).await;
-    let hidden = host.kubelet("plugins_registry/.new-reg.sock");
-    let hidden_registrar = host.serve(FakeDriver::registrar("CSIPlugin", "hidden", ""), &hidden).await;
-    let mount =
-        host.serve(FakeDriver::node("mount.example.com"), &host.kubelet("plugins/kubernetes.io/csi.sock")).await;
-    let job = host.nomad(&format!("csi/plugins/{ALLOCATION}/csi.sock"));
-    let job = host.serve(FakeDriver::monolith("vendor.example.com"), &job).await;
-    let staging = host.nomad("csi/monolith/ebs-prod/staging/vol/csi.sock");
-    let staging = host.serve(FakeDriver::node("staging.example.com"), &staging).await;
-    let usual = host.serve(FakeDriver::node("usual.example.com"), &host.at("run/csi/socket")).await;
-
+    let full = Full::lay(&host).await;
     let gateway = host.gateway_with(&[], &[]).await;
-    for (id, role, alloc, source, registration) in [
-        ("reg.example.com", Role::Node, "", "kubelet registration", Some(Registration::Ok)),
-        ("reg.example.com", Role::Controller, POD, "empty-dir", None),
-        ("plain.example.com", Role::Node, "", "kubelet plugins", Some(Registration::Unregistered)),
-        ("old.example.com", Role::Node, "", "kubelet plugins", Some(Registration::Unregistered)),
-        ("ebs-prod", Role::Controller, ALLOCATION, "nomad", None),
-        ("ebs-prod", Role::Node, ALLOCATION, "nomad", None),
-        ("usual.example.com", Role::Node, "", "well-known", None),
-    ] {
-        let record = healthy(&gateway, id, role).await;
-        assert_eq!(record.key.host.as_str(), "5f9ba2d0-aaaa-bbbb-cccc-ddddeeeeffff", "{id}");
-        assert_eq!((&*record.owner.alloc_id, record.registration), (alloc, registration), "{id}");
-        let socket = gateway.socket(Path::new(&*record.socket)).await.expect("watched");
-        assert_eq!(socket["Source"], source, "{id}");
-    }
-    let known = gateway.reader.current().records().count();
-    assert_eq!(known, 7, "and nobody else");
-
-    for (path, why) in [
-        (registrar.socket(), "announces \"reg.example.com\""),
-        (add_on.socket(), "does not implement GetPluginInfo"),
-        (gpu.socket(), "registers \"gpu.example.com\" as \"DevicePlugin\""),
-        (dra.socket(), "registers \"dra.example.com\" as \"DRAPlugin\""),
-        (&hidden, "begins with a dot"),
-        (&host.kubelet("plugins/kubernetes.io"), "never looked into"),
-    ] {
-        left_alone(&gateway, path, why).await;
-    }
+    full.is_shown(async |path| gateway.get(path).await).await;
+    assert_eq!(gateway.reader.current().records().count(), full.instances(), "and nobody else");
     scanned(&gateway).await;
     let view = gateway.get("/v1/gateway/sockets").await;
     let searched = view["Searched"].as_array().expect("a list");
@@ -193,14 +92,7 @@ async fn a_host_full_of_drivers_is_found_without_configuration() {
     assert_eq!((&kubelet["Exists"], &kubelet["Found"], &kubelet["Ignored"]), (&true.into(), &5.into(), &5.into()));
     let absent = place(host.at("var/lib/k0s/kubelet"));
     assert_eq!((&absent["Exists"], &absent["Problem"]), (&false.into(), &"".into()));
-    // Never asked anything: what is hidden, and what lies in mounts.
-    for silent in [&mount, &staging, &hidden_registrar] {
-        assert_eq!(silent.connections(), 0, "{silent}");
-    }
-    for driver in [registered, registrar, plain, add_on, old, pod, gpu, dra, job, usual] {
-        assert_eq!(driver.calls_at(NOTIFY), 0, "case 102: {driver}");
-        driver.finish().await.expect("as scripted");
-    }
+    full.finish().await;
 }
 
 #[tokio::test]

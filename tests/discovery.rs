@@ -2,6 +2,8 @@
 //! numbers are those of the behaviour cases. Case 64 (datagram) is left alone by its entry in `/proc/net/unix`, so that it
 //! is not even dialled; case 104 is a verdict, and retires nothing; case 65 is a dial's, see `fingerprint`.
 
+#[path = "support/parts.rs"]
+mod parts;
 mod support;
 
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -13,9 +15,12 @@ use csi_gateway::csi::Rpc;
 use csi_gateway::demo::{FakeDriver, ServedDriver};
 use csi_gateway::domain::id::Role;
 use csi_gateway::domain::record::{Phase, Record, Registration};
+use parts::{Part, skipped};
+use rustix::process::Signal;
 use serde_json::Value;
 use support::gateway::{D0, HOST, LONG, TestGateway};
 use support::host::{ALLOCATION, Full, Host, NOTIFY, file};
+use support::process::{self, Serving, command, gateway, signal, until};
 
 fn record(gateway: &TestGateway, id: &str, role: Role) -> Option<Record> {
     let catalog = gateway.reader.current();
@@ -92,6 +97,218 @@ async fn a_host_full_of_drivers_is_found_without_configuration() {
     assert_eq!((&kubelet["Exists"], &kubelet["Found"], &kubelet["Ignored"]), (&true.into(), &5.into(), &5.into()));
     let absent = place(host.at("var/lib/k0s/kubelet"));
     assert_eq!((&absent["Exists"], &absent["Problem"]), (&false.into(), &"".into()));
+    full.finish().await;
+}
+
+/// `serve` as people start it, told where the host's root is and nothing else; the port and the place of its state are the
+/// test's own.
+fn serve(host: &Host, mut command: tokio::process::Command, folder: &Path) -> tokio::process::Command {
+    command
+        .args(["serve", "--http-endpoint=127.0.0.1:0"])
+        .arg(host.as_flag())
+        .env("STATE_DIRECTORY", folder.join("state"));
+    command
+}
+
+#[tokio::test]
+async fn real_drivers_are_found_among_scripted_ones() {
+    let (Some(driver), Some(registrar)) = (Part::HostpathDriver.find(), Part::NodeDriverRegistrar.find()) else {
+        return;
+    };
+    let (host, folder) = (Host::new(), tempfile::tempdir().expect("a scratch directory"));
+    let full = Full::lay(&host).await;
+    let socket = host.kubelet("plugins/csi-hostpath/csi.sock");
+    std::fs::create_dir_all(socket.parent().expect("below the root")).expect("can be made");
+    std::fs::create_dir_all(folder.path().join("driver")).expect("can be made");
+    let log = |name: &str| std::fs::File::create(folder.path().join(name)).expect("a log file");
+    let _driver = command(driver)
+        .arg("--drivername=hostpath.csi.k8s.io")
+        .arg(format!("--endpoint=unix://{}", socket.display()))
+        .arg("--nodeid=node-12345678")
+        .arg(format!("--statedir={}", folder.path().join("driver").display()))
+        .stderr(log("driver.log"))
+        .spawn()
+        .expect("the driver starts");
+    let _registrar = command(registrar)
+        .arg(format!("--csi-address={}", socket.display()))
+        .arg("--kubelet-registration-path=/var/lib/kubelet/plugins/csi-hostpath/csi.sock")
+        .arg(format!("--plugin-registration-path={}", host.kubelet("plugins_registry").display()))
+        .stderr(log("registrar.log"))
+        .spawn()
+        .expect("the registrar starts");
+    let gateway = Serving::by(serve(&host, gateway(), folder.path()), &folder.path().join("log")).await;
+    full.is_shown(async |path| gateway.json(path).await).await;
+    until("the real driver is registered and healthy", async || {
+        let known = gateway.get("/v1/gateway/plugin/hostpath.csi.k8s.io").await;
+        let plugin: Value = serde_json::from_slice(&known.body).map_err(|error| error.to_string())?;
+        let node = plugin["Nodes"].as_object().and_then(|nodes| nodes.values().next()).cloned().unwrap_or_default();
+        let is_so =
+            node["Healthy"] == true && node["Registration"] == "ok" && plugin["Controllers"] == serde_json::json!({});
+        if is_so { Ok(()) } else { Err(format!("{plugin:#}")) }
+    })
+    .await;
+    full.finish().await;
+}
+
+/// A command that runs in name spaces of its own, in which `prepare` was done before.
+fn confined(prepare: &str, run: &[&str]) -> tokio::process::Command {
+    let mut command = command("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", &format!("{prepare} && exec \"$@\""), "sh"]).args(run);
+    command
+}
+
+/// Whether name spaces can be had; says why not.
+async fn can_be_confined(prepare: &str) -> bool {
+    if command("unshare").arg("--version").stdout(std::process::Stdio::null()).status().await.is_err() {
+        return skipped::<()>("`unshare` is not here").is_some();
+    }
+    let tried = process::run(confined(prepare, &["true"])).await;
+    if tried.0 == Some(0) {
+        return true;
+    }
+    skipped::<()>(&format!("no name spaces of a user's own can be had here: {}", tried.2.trim())).is_some()
+}
+
+const NO_INOTIFY: &str = "echo 0 > /proc/sys/user/max_inotify_instances";
+
+#[tokio::test]
+async fn without_directory_events_the_same_is_found_and_it_is_said() {
+    if !can_be_confined(NO_INOTIFY).await {
+        return;
+    }
+    let (host, folder) = (Host::new(), tempfile::tempdir().expect("a scratch directory"));
+    let full = Full::lay(&host).await;
+    let program = env!("CARGO_BIN_EXE_csi-gateway");
+    let command = serve(&host, confined(NO_INOTIFY, &[program]), folder.path());
+    let gateway = Serving::by(command, &folder.path().join("log")).await;
+    full.is_shown(async |path| gateway.json(path).await).await;
+    // What comes later is found by looking.
+    let late = host.serve(FakeDriver::node(D0), &host.kubelet("plugins/late/csi.sock")).await;
+    until("what came later is healthy", async || {
+        let plugin = gateway.get(&format!("/v1/plugin/csi/{D0}")).await;
+        if plugin.status.as_u16() == 200 { Ok(()) } else { Err(plugin.status.to_string()) }
+    })
+    .await;
+    let itself = gateway.json("/v1/gateway").await;
+    let events = &itself["DirectoryEvents"];
+    assert_eq!(events["Watched"], 0, "{itself:#}");
+    assert!(events["Problem"].as_str().is_some_and(|why| why.contains("gives no directory events")), "{itself:#}");
+    let metrics = String::from_utf8(gateway.get("/metrics").await.body.to_vec()).expect("text");
+    let polled = metrics.lines().find_map(|line| line.strip_prefix("csi_gateway_paths_polled ")).expect("the metric");
+    assert!(polled.parse::<u64>().is_ok_and(|count| count > 10), "{metrics}");
+    assert!(metrics.contains("\ncsi_gateway_paths_watched 0\n"), "{metrics}");
+
+    let mut doctor = confined(NO_INOTIFY, &[program, "doctor"]);
+    doctor.arg(host.as_flag());
+    let (_, text, _) = process::run(doctor).await;
+    assert!(text.starts_with("warning   directory events: the kernel gives none"), "{text}");
+    assert!(text.contains("remedy: raise the sysctls fs.inotify.max_user_instances"), "{text}");
+    late.finish().await.expect("as scripted");
+    full.finish().await;
+}
+
+async fn can_be_traced() -> bool {
+    match command("strace").args(["-qq", "-o", "/dev/null", "true"]).status().await {
+        Ok(status) if status.success() => true,
+        tried => skipped::<()>(&format!("`strace` cannot be run here: {tried:?}")).is_some(),
+    }
+}
+
+/// Calls of the kernel that change what a path names, or open it to be changed.
+fn changes(trace: &str, below: &Path) -> Vec<String> {
+    const CHANGING: [&str; 18] = [
+        "mkdir",
+        "rmdir",
+        "unlink",
+        "rename",
+        "link",
+        "symlink",
+        "chmod",
+        "fchmod",
+        "chown",
+        "fchown",
+        "lchown",
+        "truncate",
+        "ftruncate",
+        "mknod",
+        "utime",
+        "setxattr",
+        "bind",
+        "creat",
+    ];
+    const OPENED: [&str; 5] = ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND"];
+    let is_changing = |line: &&str| {
+        // PID CALL(ARGUMENTS) = RESULT
+        let call = line.split_once(' ').map_or("", |(_, call)| call.trim_start());
+        let name = call.split('(').next().unwrap_or_default();
+        CHANGING.iter().any(|changing| name.starts_with(changing))
+            || name.starts_with("open") && OPENED.iter().any(|flag| call.contains(flag))
+    };
+    let below = below.to_string_lossy();
+    trace.lines().filter(|line| line.contains(&*below)).filter(is_changing).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_trace_shows_what_would_change_a_path() {
+    let below = Path::new("/host");
+    let trace = "7 openat(AT_FDCWD, \"/host/a\", O_RDONLY|O_CLOEXEC) = 3\n\
+                 7 unlink(\"/elsewhere/a\") = 0\n\
+                 8  statx(AT_FDCWD, \"/host/a\", 0, 0, 0) = 0\n";
+    assert_eq!(changes(trace, below), Vec::<String>::new());
+    for line in [
+        "7 openat(AT_FDCWD, \"/host/a\", O_WRONLY|O_CREAT, 0644) = 3",
+        "7 unlinkat(AT_FDCWD, \"/host/a\", 0) = 0",
+        "7 openat(3</host>, \"a\", O_RDWR) = -1 EROFS (Read-only file system)",
+    ] {
+        assert_eq!(changes(line, below), [line]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_foreign_is_written_not_even_where_it_could_be() {
+    let (host, folder) = (Host::new(), tempfile::tempdir().expect("a scratch directory"));
+    // For a gateway that may only read, and for one that is watched by the kernel's own account.
+    let read_only = format!(
+        "mount --bind '{0}' '{0}' && mount -o remount,ro,bind '{0}' && ! touch '{0}/file' 2>/dev/null",
+        host.root().display()
+    );
+    let full = Full::lay(&host).await;
+    if can_be_confined(&read_only).await {
+        let command = serve(&host, confined(&read_only, &[env!("CARGO_BIN_EXE_csi-gateway")]), folder.path());
+        let gateway = Serving::by(command, &folder.path().join("log")).await;
+        full.is_shown(async |path| gateway.json(path).await).await;
+    }
+    if can_be_traced().await {
+        let trace = folder.path().join("trace");
+        let mut traced = command("strace");
+        // The tracer beside the gateway and not above it, so that a signal reaches the gateway.
+        traced.args(["-D", "-f", "-y", "-qq", "--trace=%file,bind,fchmod,fchown,ftruncate", "-o"]).arg(&trace);
+        traced.arg(env!("CARGO_BIN_EXE_csi-gateway"));
+        let gateway = Serving::by(serve(&host, traced, folder.path()), &folder.path().join("log")).await;
+        full.is_shown(async |path| gateway.json(path).await).await;
+        let late = host.serve(FakeDriver::node(D0), &host.kubelet("plugins/late/csi.sock")).await;
+        until("what came later is healthy", async || {
+            let plugin = gateway.get(&format!("/v1/plugin/csi/{D0}")).await;
+            if plugin.status.as_u16() == 200 { Ok(()) } else { Err(plugin.status.to_string()) }
+        })
+        .await;
+        late.finish().await.expect("as scripted");
+        let mut child = gateway.child;
+        signal(&child, Signal::TERM);
+        assert!(child.wait().await.expect("it ends").success());
+        let trace = until("the trace is complete", async || {
+            let text = std::fs::read_to_string(&trace).map_err(|error| error.to_string())?;
+            if text.contains("state.redb") { Ok(text) } else { Err(format!("{} bytes", text.len())) }
+        })
+        .await;
+        let read = host.kubelet("plugins_registry");
+        assert!(trace.contains(&*read.to_string_lossy()), "the trace shows what is read");
+        assert!(!changes(&trace, &folder.path().join("state")).is_empty(), "and what is written");
+        assert_eq!(changes(&trace, host.root()), Vec::<String>::new());
+        for secret in ["secret-id", "state.db"] {
+            assert!(!trace.contains(secret), "{secret} is never touched");
+        }
+    }
     full.finish().await;
 }
 

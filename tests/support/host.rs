@@ -33,6 +33,16 @@ impl Host {
         Self { root: TempDir::new().expect("a scratch directory") }
     }
 
+    /// Its directory.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// As `serve` and `doctor` are told of it.
+    pub fn as_flag(&self) -> String {
+        format!("--host-root={}", self.root.path().display())
+    }
+
     pub fn at(&self, path: &str) -> PathBuf {
         self.root.path().join(path)
     }
@@ -60,8 +70,7 @@ impl Host {
     }
 
     pub async fn gateway_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> TestGateway {
-        let root = format!("--host-root={}", self.root.path().display());
-        TestGateway::serving(&[&[root.as_str()], arguments].concat(), variables).await
+        TestGateway::serving(&[&[self.as_flag().as_str()], arguments].concat(), variables).await
     }
 }
 

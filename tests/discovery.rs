@@ -140,7 +140,7 @@ async fn real_drivers_are_found_among_scripted_ones() {
         .stderr(log("registrar.log"))
         .spawn()
         .expect("the registrar starts");
-    let gateway = Serving::by(serve(&host, gateway(), folder.path()), &folder.path().join("log")).await;
+    let gateway = Serving::run(serve(&host, gateway(), folder.path()), &folder.path().join("log")).await;
     full.is_shown(async |path| gateway.json(path).await).await;
     until("the real driver is registered and healthy", async || {
         let known = gateway.get("/v1/gateway/plugin/hostpath.csi.k8s.io").await;
@@ -184,7 +184,7 @@ async fn without_directory_events_the_same_is_found_and_it_is_said() {
     let full = Full::lay(&host).await;
     let program = env!("CARGO_BIN_EXE_csi-gateway");
     let command = serve(&host, confined(NO_INOTIFY, &[program]), folder.path());
-    let gateway = Serving::by(command, &folder.path().join("log")).await;
+    let gateway = Serving::run(command, &folder.path().join("log")).await;
     full.is_shown(async |path| gateway.json(path).await).await;
     // What comes later is found by looking.
     let late = host.serve(FakeDriver::node(D0), &host.kubelet("plugins/late/csi.sock")).await;
@@ -279,7 +279,7 @@ async fn nothing_foreign_is_written_not_even_where_it_could_be() {
     let full = Full::lay(&host).await;
     if can_be_confined(&read_only).await {
         let command = serve(&host, confined(&read_only, &[env!("CARGO_BIN_EXE_csi-gateway")]), folder.path());
-        let gateway = Serving::by(command, &folder.path().join("log")).await;
+        let gateway = Serving::run(command, &folder.path().join("log")).await;
         full.is_shown(async |path| gateway.json(path).await).await;
     }
     if can_be_traced().await {
@@ -288,7 +288,7 @@ async fn nothing_foreign_is_written_not_even_where_it_could_be() {
         // The tracer beside the gateway and not above it, so that a signal reaches the gateway.
         traced.args(["-D", "-f", "-y", "-qq", "--trace=%file,bind,fchmod,fchown,ftruncate", "-o"]).arg(&trace);
         traced.arg(env!("CARGO_BIN_EXE_csi-gateway"));
-        let gateway = Serving::by(serve(&host, traced, folder.path()), &folder.path().join("log")).await;
+        let gateway = Serving::run(serve(&host, traced, folder.path()), &folder.path().join("log")).await;
         full.is_shown(async |path| gateway.json(path).await).await;
         let late = host.serve(FakeDriver::node(D0), &host.kubelet("plugins/late/csi.sock")).await;
         until("what came later is healthy", async || {
@@ -408,7 +408,7 @@ async fn case_65_a_directory_that_is_closed_to_us_is_permission_denied() {
         // Root may do everything, so somebody else has to look.
         command.uid(65534).gid(65534);
     }
-    let gateway = Serving::by(command, &folder.path().join("log")).await;
+    let gateway = Serving::run(command, &folder.path().join("log")).await;
     until("it is unhealthy because it may not be opened", async || {
         let view = gateway.json("/v1/gateway/sockets").await;
         let sockets = view["Sockets"].as_array().cloned().unwrap_or_default();

@@ -140,7 +140,12 @@ impl Registrars {
     /// paths, which are the host's.
     pub(super) async fn complete(&mut self, listing: &mut Listing, host_root: Option<&Path>) {
         let registrars = std::mem::take(&mut listing.registrars);
-        self.asked.retain(|path, asked| registrars.iter().any(|(known, file)| known == path && *file == asked.file));
+        self.asked.retain(|path, asked| {
+            registrars.iter().any(|(known, file)| {
+                // Another mode or link may be why it can be reached now, and is no news of one that was.
+                known == path && (*file == asked.file || (asked.answer.is_ok() && file.is_still(&asked.file)))
+            })
+        });
         let mut asking = JoinSet::new();
         let places = Arc::new(Semaphore::new(AT_ONCE));
         for (path, file) in &registrars {

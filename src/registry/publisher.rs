@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 use super::commands::{Commands, Forget, ForgetError, Forgotten};
@@ -73,6 +73,7 @@ struct Stage {
     records: BTreeMap<InstanceKey, Option<Box<Record>>>,
     transitions: Vec<Transition>,
     is_scanned: bool,
+    marks: Vec<oneshot::Sender<()>>,
 }
 
 impl Stage {
@@ -94,6 +95,7 @@ impl Stage {
             }
             Report::Retire(key) => self.remove(catalog, key, now),
             Report::Scanned => self.is_scanned = true,
+            Report::Mark(mark) => self.marks.push(mark),
             Report::Feed(changes) => {
                 for change in changes {
                     match change {
@@ -238,10 +240,15 @@ impl Publisher {
             stage.take(&current, &self.retirement, report, now);
         }
         let is_scanned = stage.is_scanned;
+        let marks = std::mem::take(&mut stage.marks);
         self.publish(&current, stage, now).await;
         if is_scanned {
             // After what the scan found is visible: nobody sees "scanned" and misses some of it.
             self.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
+        }
+        for mark in marks {
+            // Whoever wanted to know may have gone.
+            let _ = mark.send(());
         }
     }
 

@@ -19,7 +19,7 @@ use crate::config::{Serve, Sources, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
 use crate::discovery::{self, Discovery, Kind, fixed, places};
-use crate::domain::id::HostId;
+use crate::domain::id::{HostId, InstanceKey};
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
@@ -144,6 +144,8 @@ pub fn searched(sources: &Sources) -> discovery::Settings {
 /// All parts, built and not yet running.
 pub struct Gateway {
     plan: Plan,
+    /// Stored instances of this host under another id.
+    former: Vec<InstanceKey>,
     listeners: Vec<Listener>,
     publisher: Publisher,
     reader: Reader,
@@ -174,10 +176,14 @@ impl Gateway {
             index = loaded.start.0,
             "csi-gateway starts"
         );
+        // What this store holds is one host's. Under a former id of that nobody would ever look at it again.
+        let former = loaded.records.iter().map(|record| &record.key);
+        let former = former.filter(|key| plan.sockets.is_some() && key.host != plan.host).cloned().collect();
         let (publisher, handles) = Publisher::new(loaded, store);
         let publisher = publisher.retiring(plan.retire);
         Ok(Self {
             plan,
+            former,
             listeners,
             publisher,
             reader: handles.reader,
@@ -210,7 +216,7 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, listeners, publisher, reader, history, commands, sockets, reports } = self;
+        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports } = self;
         if plan.api.allowed_hosts.is_empty() {
             // Both what was asked for (a name) and what was bound (its address).
             let asked = plan.endpoints.iter().map(String::as_str);
@@ -222,6 +228,12 @@ impl Gateway {
             let last = last.clone();
             async move { publisher.run(last.cancelled_owned()).await }
         });
+
+        for key in former {
+            info!(plugin.id = %key.plugin, host.id = %key.host, "retired: this host has another id now");
+            // Its receiver is the publisher that was started just now.
+            let _ = reports.send(Report::Retire(key)).await;
+        }
 
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());

@@ -244,12 +244,6 @@ impl Supervisor {
     /// configuration, which is deliberate.
     async fn settle_unwanted(&self, wanted: &BTreeSet<WantedSocket>) {
         let catalog = self.reader.current();
-        for record in catalog.records().filter(|record| record.key.host != self.shared.host) {
-            // What this store holds is one host's. Under its former id nobody would ever look at it again.
-            info!(plugin.id = %record.key.plugin, host.id = %record.key.host, "retired: this host has another id now");
-            // The registry has gone only when everything stops.
-            let _ = self.shared.reports.send(Report::Retire(record.key.clone())).await;
-        }
         for record in catalog.records().filter(|record| record.key.host == self.shared.host) {
             // The instance may be another socket's by now, which says so itself.
             let is_wanted = self.shared.claims.has(&record.key)

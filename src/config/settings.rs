@@ -191,6 +191,9 @@ const fn switch(name: &'static str, commands: &'static [Command], help: &'static
 
 use Command::{Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
 
+/// Where it serves unless it is told otherwise: Nomad's port is 4646, and this one is free.
+pub const HTTP_ENDPOINT: &str = "127.0.0.1:4649";
+
 /// Everything that can be set. No name begins with `service-` or `port`: beside a Kubernetes Service named
 /// `csi-gateway` every container has variables like `CSI_GATEWAY_SERVICE_HOST` and `CSI_GATEWAY_PORT`.
 pub const SETTINGS: &[Setting] = &[
@@ -257,7 +260,7 @@ pub const SETTINGS: &[Setting] = &[
     many(
         "http-endpoint",
         "ADDRESS",
-        Some("127.0.0.1:4649"),
+        Some(HTTP_ENDPOINT),
         &[Serve, Healthcheck, Demo],
         "Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated",
     ),

@@ -2,7 +2,13 @@
 
 #[path = "command_line/configuration.rs"]
 mod configuration;
+#[path = "command_line/peer.rs"]
+mod peer;
 mod support;
+#[path = "command_line/terminal.rs"]
+mod terminal;
+#[path = "command_line/wait.rs"]
+mod wait;
 
 use std::collections::BTreeMap;
 use std::process::Stdio;

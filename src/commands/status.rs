@@ -12,7 +12,7 @@ use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 
 use super::http::{self, Answer, AnswerError, ESCAPED, HttpError};
-use super::terminal::Screen;
+use super::terminal::{Screen, cut};
 use super::{Outcome, complain, say, table};
 use crate::config::{Asking, Status};
 use crate::domain::text::escaped;
@@ -129,9 +129,22 @@ fn capabilities(infos: &[&BTreeMap<String, serde_json::Value>], names: &[(&str, 
 /// Plugins as Nomad prints them.
 fn list(plugins: &[Stub]) -> String {
     let header = ["ID", "Provider", "Controllers Healthy/Expected", "Nodes Healthy/Expected"].map(str::to_owned);
-    let rows =
-        plugins.iter().map(|plugin| [plugin.id.clone(), plugin.provider.clone(), plugin.controllers(), plugin.nodes()]);
+    let mut plugins: Vec<&Stub> = plugins.iter().collect();
+    plugins.sort_by(|left, right| left.id.cmp(&right.id));
+    let rows = plugins
+        .into_iter()
+        .map(|plugin| [plugin.id.clone(), plugin.provider.clone(), plugin.controllers(), plugin.nodes()]);
     table::columns(std::iter::once(header).chain(rows))
+}
+
+/// Plugins on a screen, whose width may cut what stands last, and long ids, but no numbers.
+fn narrow_list<'a>(plugins: impl Iterator<Item = &'a Stub>, screen: Screen) -> String {
+    let header = ["ID", "Controllers", "Nodes", "Provider"];
+    let taken: usize = header[1..3].iter().map(|name| name.len() + 2).sum();
+    let room = screen.columns.saturating_sub(taken + 2).max(8);
+    let rows = plugins
+        .map(|plugin| [cut(&escaped(&plugin.id), room), plugin.controllers(), plugin.nodes(), plugin.provider.clone()]);
+    table::columns(std::iter::once(header.map(str::to_owned)).chain(rows))
 }
 
 /// One plugin as Nomad prints it; `now` is for ages.
@@ -440,8 +453,7 @@ impl Shown {
         let now = time(Timestamp::now().as_nanosecond().try_into().unwrap_or_default());
         let new: BTreeMap<String, Stub> = plugins.into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
         let is_read = if screen.is_live {
-            let plugins: Vec<Stub> = new.values().cloned().collect();
-            let text = if plugins.is_empty() { NOTHING.to_owned() } else { list(&plugins) };
+            let text = if new.is_empty() { NOTHING.to_owned() } else { narrow_list(new.values(), screen) };
             self.page(screen, &format!("{BANNER}  {now}\n{text}"))
         } else {
             write_lines(&self.lines(&new, &now))

@@ -13,7 +13,8 @@ pub(super) struct Screen {
     pub(super) is_live: bool,
     /// Whether text may be bold.
     pub(super) has_style: bool,
-    columns: usize,
+    /// How wide it is.
+    pub(super) columns: usize,
     rows: usize,
 }
 

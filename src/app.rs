@@ -1,6 +1,6 @@
 //! The composition root: builds all parts, starts them, stops them in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use crate::config::{Serve, Sources, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
 use crate::discovery::{self, Discovery, Kind, fixed, places};
-use crate::domain::id::{HostId, InstanceKey};
+use crate::domain::expected::DeclaredCounts;
+use crate::domain::id::{HostId, InstanceKey, PluginId};
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
@@ -83,6 +84,8 @@ pub struct Plan {
     pub discovery: discovery::Settings,
     /// When to look at them.
     pub fingerprint: fingerprint::Settings,
+    /// How many instances of which plugins there should be.
+    pub declared: BTreeMap<PluginId, DeclaredCounts>,
     /// Where to serve.
     pub endpoints: Vec<String>,
     /// Sockets that are bound already, to serve at, too.
@@ -103,6 +106,7 @@ impl Plan {
             sockets,
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
+            declared: BTreeMap::new(),
             endpoints,
             handed: Vec::new(),
             // Empty: the names that belong to the addresses, once they are bound.
@@ -132,7 +136,10 @@ impl Plan {
         }));
         let nomads = searched.places.iter().filter(|place| place.kind == Kind::Nomad).map(|place| &*place.path);
         let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads));
+        let counts = config.plugins.iter().map(|plugin| (plugin.id.clone(), plugin.expected.on(&host)));
+        let declared = counts.filter(|(_, counts)| !counts.is_empty()).collect();
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
+        plan.declared = declared;
         plan.discovery = searched;
         plan.history = config.history;
         plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
@@ -210,7 +217,7 @@ impl Gateway {
         let former = loaded.records.iter().map(|record| &record.key);
         let former = former.filter(|key| plan.sockets.is_some() && key.host != plan.host).cloned().collect();
         let (publisher, handles) = Publisher::new(loaded, store);
-        let publisher = publisher.retiring(plan.retire);
+        let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
             plan,
             former,

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::id::{HOST_ID_LIMIT, HostId};
+use serde::{Deserialize, Serialize};
+
+use super::id::{HOST_ID_LIMIT, HostId, Role};
 
 /// What is declared of one plugin; what is not is observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,6 +13,45 @@ pub struct Declaration {
     pub nodes: Option<DeclaredNodes>,
     /// Controllers that there should be.
     pub controllers: Option<u32>,
+}
+
+impl Declaration {
+    /// What it comes to where `host` is the only host.
+    #[must_use]
+    pub fn on(&self, host: &HostId) -> DeclaredCounts {
+        let nodes = self.nodes.as_ref().and_then(|nodes| match nodes {
+            DeclaredNodes::Count(count) => Some(*count),
+            // Expected elsewhere: nothing to say here, and no plugin of no nodes in the list.
+            DeclaredNodes::On(hosts) => hosts.matches(host).then_some(1),
+        });
+        DeclaredCounts { nodes, controllers: self.controllers }
+    }
+}
+
+/// Declared numbers; `None` where instances are counted instead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredCounts {
+    /// Nodes that there should be.
+    pub nodes: Option<u32>,
+    /// Controllers that there should be.
+    pub controllers: Option<u32>,
+}
+
+impl DeclaredCounts {
+    /// Whether nothing is declared.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The number of a role.
+    #[must_use]
+    pub fn of(self, role: Role) -> Option<u32> {
+        match role {
+            Role::Controller => self.controllers,
+            Role::Node => self.nodes,
+        }
+    }
 }
 
 /// How many nodes there should be.

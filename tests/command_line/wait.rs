@@ -158,6 +158,35 @@ async fn who_is_not_healthy_in_time_is_named_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_the_file_declares_is_expected_and_waited_for() {
+    let scene = Scene::new().await;
+    scene.driver.set(Rpc::Probe, Reply::ready());
+    let file = format!(
+        "plugin \"mine\" {{\n  socket = \"{}\"\n  type = \"node\"\n  nodes_expected = 2\n}}\nplugin \"here\" {{\n  host_selector = \"host-*\"\n}}\nplugin \"there\" {{\n  host_selector = \"storage-*\"\n}}\n",
+        scene.path("csi.sock")
+    );
+    std::fs::write(scene.path("conf.hcl"), file).expect("a file");
+    let (config, endpoint) =
+        (format!("--config={}", scene.path("conf.hcl")), format!("--http-endpoint={}", scene.address()));
+    let arguments = ["serve", &config, &endpoint, "--host-id=host-aaaa"];
+    let gateway = Serving::start(&arguments, Path::new(&scene.path("log"))).await;
+    let (code, _, err) = run(scene.command(&["wait", "mine", "--nodes=1"])).await;
+    assert_eq!(code, Some(0), "{err}");
+    let list = gateway.json("/v1/plugins?type=csi").await;
+    let nodes = |id: &str| {
+        let plugin =
+            list.as_array().into_iter().flatten().find(|plugin| plugin["ID"] == id).cloned().unwrap_or_default();
+        (plugin["NodesHealthy"].as_u64(), plugin["NodesExpected"].as_u64())
+    };
+    assert_eq!(nodes("mine"), (Some(1), Some(2)), "{list}");
+    assert_eq!((nodes("here"), nodes("there")), ((Some(0), Some(1)), (None, None)), "{list}");
+    assert_eq!(gateway.json("/v1/gateway/plugin/mine").await["ExpectedSource"], "declared");
+    let (code, _, err) = run(scene.command(&["wait", "mine", "--timeout=100ms"])).await;
+    assert_eq!(code, Some(3));
+    assert!(err.contains("nodes 1/2") && err.contains("1 of 2 nodes are not known at all"), "{err}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_no_gateway_ends_the_wait_at_once() {
     let peer = Peer::serve([("/v1/plugins", json!([]))]).await;
     let mut command = gateway();

@@ -9,6 +9,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -27,6 +28,8 @@ const TOOLS: [&str; 5] = ["curl", "mount", "nsenter", "setpriv", "unshare"];
 /// Kernel settings that a kubelet makes its own: in the namespace they are copies.
 const SETTINGS: &str = "vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops \
                         kernel/keys/root_maxkeys kernel/keys/root_maxbytes";
+/// Where containerd listens.
+const RUNTIME: &str = "/run/containerd/containerd.sock";
 const TOKEN: &str = "let-me-in";
 
 /// A process that ends with the test, and what it logs.
@@ -61,8 +64,16 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    fn has_ended(&mut self) -> bool {
+    /// Whether it is no more.
+    pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// The end of its log, if it ended by itself.
+    fn last_words(&mut self) -> Option<String> {
+        let log = if self.has_ended() { self.log() } else { return None };
+        let lines: Vec<&str> = log.lines().collect();
+        Some(format!("{} ends with {:?}", self.log.display(), &lines[lines.len().saturating_sub(3)..]))
     }
 }
 
@@ -166,14 +177,12 @@ impl Programs {
     }
 }
 
-/// A node that runs. What is first is ended first.
+/// A node that runs. What stands first ends first.
 #[derive(Debug)]
 pub struct Node {
     /// The kubelet.
     pub kubelet: Process,
-    _api_server: Process,
-    _containerd: Process,
-    _etcd: Process,
+    others: [Process; 3],
     host: Host,
     programs: Programs,
     ports: Ports,
@@ -212,19 +221,26 @@ impl Node {
         let etcd = host.start("etcd", &programs.etcd, &etcd(&ports));
         let containerd = host.start("containerd", &programs.containerd, &[configuration.of("--config", "containerd")]);
         let api_server = host.start("api-server", &programs.api_server, &api_server(&ports, &configuration));
+        let mut others = [api_server, containerd, etcd];
+        // A kubelet that finds no runtime ends.
+        let socket = host.path(RUNTIME);
+        until("containerd listens", async || {
+            UnixStream::connect(&socket).map(drop).map_err(|error| others[1].last_words().unwrap_or(error.to_string()))
+        })
+        .await;
         let kubelet = host.start("kubelet", &programs.kubelet, &kubelet(&configuration));
-        let node = Self {
-            kubelet,
-            _api_server: api_server,
-            _containerd: containerd,
-            _etcd: etcd,
-            host,
-            programs,
-            ports,
-            folder,
-        };
-        until("the kubelet registers its node", async || node.api(&format!("/api/v1/nodes/{NODE}")).await).await;
+        let mut node = Self { kubelet, others, host, programs, ports, folder };
+        until("the kubelet registers its node", async || {
+            let registered = node.registered().await;
+            registered.map_err(|error| node.last_words().unwrap_or(error))
+        })
+        .await;
         Some(node)
+    }
+
+    /// The end of the log of what ended by itself.
+    fn last_words(&mut self) -> Option<String> {
+        self.others.iter_mut().chain([&mut self.kubelet]).find_map(Process::last_words)
     }
 
     /// The folder of logs, outside the host.
@@ -365,7 +381,7 @@ impl Configuration {
             "address": "127.0.0.1", "port": ports.kubelet, "readOnlyPort": ports.kubelet_open, "healthzPort": 0,
             "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
             "authorization": {"mode": "AlwaysAllow"},
-            "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+            "containerRuntimeEndpoint": format!("unix://{RUNTIME}"),
             "volumePluginDir": "/var/lib/kubelet-volume-plugins",
             // Pods would need these; a machine that runs tests may not have them.
             "cgroupDriver": "cgroupfs", "cgroupsPerQOS": false, "enforceNodeAllocatable": [], "failCgroupV1": false,

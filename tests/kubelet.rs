@@ -10,10 +10,11 @@ mod support;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use kubernetes::{KUBELET, NODE, Node, Process};
+use kubernetes::{KUBELET, NODE, Node, Process, with_the_test};
 use serde_json::{Value, json};
 use support::process::{PATIENCE, Serving, until};
 
+const GATEWAY: &str = env!("CARGO_BIN_EXE_csi-gateway");
 const DRIVER: &str = "hostpath.csi.k8s.io";
 /// What a death may take to show.
 const SOON: Duration = Duration::from_millis(100);
@@ -26,17 +27,18 @@ const THREE_ROUNDS_OF_THE_KUBELET: Duration = Duration::from_secs(3);
 
 /// A gateway on the node that was told nothing but where to listen.
 async fn serve(node: &Node) -> Serving {
-    let mut command = tokio::process::Command::from(node.command(env!("CARGO_BIN_EXE_csi-gateway")));
-    command.args(["serve", "--http-endpoint=127.0.0.1:0"]).kill_on_drop(true);
-    Serving::run(command, &node.logs().join("gateway.log")).await
+    let mut command = node.command(GATEWAY);
+    command.args(["serve", "--http-endpoint=127.0.0.1:0"]);
+    Serving::run(command.into(), &node.logs().join("gateway.log")).await
 }
 
 /// One that sees the node's root directory where a container would have it mounted.
 async fn serve_in_a_container(node: &Node) -> Serving {
-    let root = format!("--host-root={}", node.root().display());
-    let state = format!("--state-dir={}", node.logs().join("state").display());
-    let arguments = ["serve", "--http-endpoint=127.0.0.1:0", &root, &state];
-    Serving::start(&arguments, &node.logs().join("gateway-in-a-container.log")).await
+    let mut command = with_the_test(GATEWAY);
+    command.args(["serve", "--http-endpoint=127.0.0.1:0"]);
+    command.arg(format!("--host-root={}", node.root().display()));
+    command.arg(format!("--state-dir={}", node.logs().join("state").display()));
+    Serving::run(command.into(), &node.logs().join("gateway-in-a-container.log")).await
 }
 
 /// The driver's node instance; null while it is not known.

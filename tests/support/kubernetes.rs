@@ -8,6 +8,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ impl Process {
 
     /// What it, and those before it under the same name, logged.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).expect("its log")).into_owned()
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// How often it logged something.
@@ -69,16 +70,19 @@ impl Process {
         self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
-    /// The end of its log, if it ended by itself.
-    fn last_words(&mut self) -> Option<String> {
-        let log = if self.has_ended() { self.log() } else { return None };
+    fn end_of_log(&self) -> String {
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
-        Some(format!("{} ends with {:?}", self.log.display(), &lines[lines.len().saturating_sub(3)..]))
+        format!("{} ends with {:#?}", self.log.display(), &lines[lines.len().saturating_sub(5)..])
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The logs are removed with the scratch folder.
+            let _ = writeln!(std::io::stderr(), "{}", self.end_of_log());
+        }
         self.kill();
     }
 }
@@ -104,8 +108,8 @@ impl Host {
              touch /run/is-ready
              exec sleep infinity"
         );
-        let mut command = with_the_test();
-        command.args(["unshare", "--mount", "sh", "-euc", &script]);
+        let mut command = with_the_test("unshare");
+        command.args(["--mount", "sh", "-euc", &script]);
         let mut host = Self { holder: Process::start(command, logs.join("host.log")), logs: logs.to_owned() };
         let is_ready = until("there is a mount namespace", async || {
             let is_ready = host.path("/run/is-ready").exists();
@@ -125,8 +129,8 @@ impl Host {
     }
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = with_the_test();
-        command.arg("nsenter").arg(format!("--mount=/proc/{}/ns/mnt", self.holder.child.id())).arg(program);
+        let mut command = with_the_test("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.child.id())).arg(program);
         command
     }
 
@@ -137,10 +141,10 @@ impl Host {
     }
 }
 
-/// The beginning of a command that ends with the test, even where the test is killed.
-fn with_the_test() -> Command {
+/// A command that ends with the test, even where the test is killed.
+pub fn with_the_test(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
@@ -182,7 +186,7 @@ impl Programs {
 pub struct Node {
     /// The kubelet.
     pub kubelet: Process,
-    others: [Process; 3],
+    _others: [Process; 3],
     host: Host,
     programs: Programs,
     ports: Ports,
@@ -221,26 +225,14 @@ impl Node {
         let etcd = host.start("etcd", &programs.etcd, &etcd(&ports));
         let containerd = host.start("containerd", &programs.containerd, &[configuration.of("--config", "containerd")]);
         let api_server = host.start("api-server", &programs.api_server, &api_server(&ports, &configuration));
-        let mut others = [api_server, containerd, etcd];
         // A kubelet that finds no runtime ends.
         let socket = host.path(RUNTIME);
-        until("containerd listens", async || {
-            UnixStream::connect(&socket).map(drop).map_err(|error| others[1].last_words().unwrap_or(error.to_string()))
-        })
-        .await;
+        until("containerd listens", async || UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string()))
+            .await;
         let kubelet = host.start("kubelet", &programs.kubelet, &kubelet(&configuration));
-        let mut node = Self { kubelet, others, host, programs, ports, folder };
-        until("the kubelet registers its node", async || {
-            let registered = node.registered().await;
-            registered.map_err(|error| node.last_words().unwrap_or(error))
-        })
-        .await;
+        let node = Self { kubelet, _others: [api_server, containerd, etcd], host, programs, ports, folder };
+        until("the kubelet registers its node", async || node.registered().await).await;
         Some(node)
-    }
-
-    /// The end of the log of what ended by itself.
-    fn last_words(&mut self) -> Option<String> {
-        self.others.iter_mut().chain([&mut self.kubelet]).find_map(Process::last_words)
     }
 
     /// The folder of logs, outside the host.

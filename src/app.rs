@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
@@ -20,15 +19,16 @@ use crate::config::{Serve, Sources, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
 use crate::discovery::{self, Discovery, Kind, fixed, places};
-use crate::domain::id::HostId;
+use crate::domain::id::{HostId, InstanceKey};
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
-use crate::registry::publisher::{Publisher, RETIRE_GONE};
+use crate::registry::publisher::Publisher;
 use crate::registry::reader::Reader;
 use crate::registry::reporter::Report;
+use crate::registry::retirement::After;
 use crate::registry::sockets::Sockets;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::Chain;
@@ -71,7 +71,7 @@ pub struct Plan {
     /// Transitions kept of each instance.
     pub history: usize,
     /// How long an instance is kept whose socket is gone or dead.
-    pub retire_gone: Duration,
+    pub retire: After,
     /// Sockets to watch; `None`: records come from elsewhere, through [`Gateway::feed`].
     pub sockets: Option<BTreeSet<WantedSocket>>,
     /// Where further sockets are looked for; nowhere, unless sockets are watched.
@@ -92,7 +92,7 @@ impl Plan {
             host,
             keep,
             history: store::Settings::default().history,
-            retire_gone: RETIRE_GONE,
+            retire: After::default(),
             sockets,
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
@@ -120,7 +120,7 @@ impl Plan {
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
         plan.discovery = searched;
         plan.history = config.history;
-        plan.retire_gone = config.retire_gone;
+        plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
         plan.api.region.clone_from(&config.region);
@@ -144,6 +144,8 @@ pub fn searched(sources: &Sources) -> discovery::Settings {
 /// All parts, built and not yet running.
 pub struct Gateway {
     plan: Plan,
+    /// Stored instances of this host under another id.
+    former: Vec<InstanceKey>,
     listeners: Vec<Listener>,
     publisher: Publisher,
     reader: Reader,
@@ -174,10 +176,14 @@ impl Gateway {
             index = loaded.start.0,
             "csi-gateway starts"
         );
+        // What this store holds is one host's. Under a former id of that nobody would ever look at it again.
+        let former = loaded.records.iter().map(|record| &record.key);
+        let former = former.filter(|key| plan.sockets.is_some() && key.host != plan.host).cloned().collect();
         let (publisher, handles) = Publisher::new(loaded, store);
-        let publisher = publisher.retiring(plan.retire_gone);
+        let publisher = publisher.retiring(plan.retire);
         Ok(Self {
             plan,
+            former,
             listeners,
             publisher,
             reader: handles.reader,
@@ -210,7 +216,7 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, listeners, publisher, reader, history, commands, sockets, reports } = self;
+        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports } = self;
         if plan.api.allowed_hosts.is_empty() {
             // Both what was asked for (a name) and what was bound (its address).
             let asked = plan.endpoints.iter().map(String::as_str);
@@ -222,6 +228,12 @@ impl Gateway {
             let last = last.clone();
             async move { publisher.run(last.cancelled_owned()).await }
         });
+
+        for key in former {
+            info!(plugin.id = %key.plugin, host.id = %key.host, "retired: this host has another id now");
+            // Its receiver is the publisher that was started just now.
+            let _ = reports.send(Report::Retire(key)).await;
+        }
 
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
@@ -240,7 +252,7 @@ impl Gateway {
             let (events_in, events) = watch::channel(Arc::default());
             let (noticed_in, noticed) = watch::channel(0);
             let (touches_in, touches) = mpsc::channel(64);
-            let seen = sockets.clone();
+            let (seen, watching) = (sockets.clone(), sockets.clone());
             let catalog = reader.clone();
             let supervisor = Supervisor::new(
                 plan.host,
@@ -249,7 +261,9 @@ impl Gateway {
                 Sinks { reports: reports.clone(), sockets, reader },
             );
             parts.spawn(supervisor.run(stop.clone()));
-            parts.spawn(Directories::new(wanted_out, touches_in, events, noticed_in).run(stop.clone()));
+            let told = Box::new(move |state| watching.put_events(state));
+            let directories = Directories::new(wanted_out, touches_in, events, noticed_in, told);
+            parts.spawn(directories.run(stop.clone()));
             let sinks = discovery::Sinks {
                 wanted: wanted_in,
                 listed: listed_in,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use csi_gateway::app::{AppError, Gateway, Plan};
+use csi_gateway::app::{self, AppError, Gateway, Plan};
 use csi_gateway::cli::{self, Invocation};
 use csi_gateway::commands::{self, Outcome, complain, say};
 use csi_gateway::config::Serve;
@@ -50,7 +50,10 @@ async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
         }
         Invocation::Probe(config) => commands::probe::run(&config).await,
         Invocation::Status(config) => commands::status::run(&config).await,
-        Invocation::Doctor(config) => commands::doctor::run(&config).await,
+        Invocation::Doctor(config) => {
+            let places = app::searched(&config.sources);
+            commands::doctor::run(config, places).await
+        }
         Invocation::Forget(config) => commands::forget::run(&config).await,
         Invocation::Serve(config) => match serve(&config, variable).await {
             Ok(()) => Outcome::Done,

@@ -53,7 +53,9 @@ impl Asked {
             Target::GatewayHistory => {
                 About::History { plugin: plugin_of(query)?, limit: query.limit(USUAL_HISTORY, MOST_HISTORY)? }
             }
-            Target::Gateway | Target::List | Target::Read | Target::Live | Target::Ready => About::Gateway,
+            Target::Gateway | Target::List | Target::Read | Target::Live | Target::Ready | Target::Metrics => {
+                About::Gateway
+            }
         };
         Ok(Self { about, blocking, is_pretty: query.is_pretty() })
     }
@@ -80,7 +82,15 @@ impl Asked {
                 let standing = state.reader.standing();
                 let sockets = state.sockets.all().len();
                 let settings = &state.settings;
-                json::compact(&wire::Gateway::new(catalog, &standing, sockets, settings.role, &settings.region))
+                let events = state.sockets.events();
+                json::compact(&wire::Gateway::new(
+                    catalog,
+                    &standing,
+                    sockets,
+                    &events,
+                    settings.role,
+                    &settings.region,
+                ))
             }
             About::Plugins { prefix } => {
                 let under = catalog.plugins().filter(|plugin| plugin.id.as_str().starts_with(prefix.as_str()));

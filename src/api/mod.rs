@@ -12,6 +12,7 @@ mod forget;
 mod gateway;
 mod health;
 mod meta;
+mod metrics;
 mod plugins;
 mod query;
 mod route;
@@ -194,11 +195,15 @@ async fn serve(
     rest: Vec<u8>,
 ) -> Result<Response<Body>, ApiError> {
     match target {
-        Target::Live | Target::Ready => {
+        Target::Live | Target::Ready | Target::Metrics => {
             if method != Method::GET && method != Method::HEAD {
                 return Err(ApiError::InvalidMethod);
             }
-            return Ok(if target == Target::Live { health::live() } else { health::ready(&state.reader) });
+            return Ok(match target {
+                Target::Live => health::live(),
+                Target::Ready => health::ready(&state.reader),
+                _ => metrics::answer(state),
+            });
         }
         Target::GatewayPlugin if method == Method::DELETE => {
             let query = Query::parse(uri.query());
@@ -232,7 +237,7 @@ async fn serve(
             drop((uri, rest));
             asked.answer(state).await
         }
-        Target::Live | Target::Ready => Err(ApiError::NoSuchRoute),
+        Target::Live | Target::Ready | Target::Metrics => Err(ApiError::NoSuchRoute),
     }
 }
 

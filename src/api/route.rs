@@ -31,6 +31,8 @@ pub(super) enum Target {
     Live,
     /// Whether the first scan is complete.
     Ready,
+    /// Numbers for Prometheus.
+    Metrics,
 }
 
 struct Route {
@@ -48,7 +50,7 @@ const fn subtree(segments: &'static [&'static str], target: Target) -> Route {
 }
 
 /// Every route there is.
-const ROUTES: [Route; 11] = [
+const ROUTES: [Route; 12] = [
     exact(&["v1", "plugins"], Target::List),
     subtree(&["v1", "plugin", "csi"], Target::Read),
     exact(&["v1", "gateway"], Target::Gateway),
@@ -60,6 +62,7 @@ const ROUTES: [Route; 11] = [
     exact(&["livez"], Target::Live),
     exact(&["healthz"], Target::Live),
     exact(&["readyz"], Target::Ready),
+    exact(&["metrics"], Target::Metrics),
 ];
 
 /// What becomes of a request target.

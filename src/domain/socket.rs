@@ -183,6 +183,17 @@ pub fn is_uuid(text: &str) -> bool {
         })
 }
 
+/// How it is learnt that something happened in a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DirectoryEvents {
+    /// Paths whose changes the kernel tells of.
+    pub watched: usize,
+    /// Paths that are looked at every second instead.
+    pub polled: usize,
+    /// Why those are; empty if there are none.
+    pub problem: Box<str>,
+}
+
 /// What identifies a socket file: not its inode alone, which kernels reuse (`fingerprinting.md` section 6, item 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileIdentity {

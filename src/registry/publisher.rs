@@ -16,7 +16,7 @@ use super::commands::{Commands, Forget, ForgetError, Forgotten};
 use super::history::History;
 use super::reader::{Reader, Standing, Waiters};
 use super::reporter::{self, Health, Observed, Report};
-use super::retirement::{Retirement, is_dead};
+use super::retirement::{After, Retirement, is_dead};
 use crate::domain::catalog::{Catalog, RecordChange, Touched};
 use crate::domain::durability::Durability;
 use crate::domain::history::{Change, Transition};
@@ -31,8 +31,6 @@ pub const COMMIT_LIMIT: Duration = Duration::from_secs(1);
 const QUEUE: usize = 1024;
 /// Commands that may wait.
 const COMMANDS: usize = 16;
-/// How long what is dead is kept, if nobody says otherwise.
-pub const RETIRE_GONE: Duration = Duration::from_hours(1);
 
 /// What a publisher is reached by.
 #[derive(Debug)]
@@ -173,7 +171,7 @@ impl Publisher {
             durability,
             reports,
             commands,
-            retirement: Retirement::new(RETIRE_GONE),
+            retirement: Retirement::new(After::default()),
             late: None,
             clock: Timestamp::now,
         };
@@ -187,9 +185,9 @@ impl Publisher {
         self
     }
 
-    /// Keeps what is dead for this long (an hour otherwise).
+    /// Keeps what is dead for so long.
     #[must_use]
-    pub fn retiring(mut self, after: Duration) -> Self {
+    pub fn retiring(mut self, after: After) -> Self {
         self.retirement = Retirement::new(after);
         self
     }

@@ -154,6 +154,19 @@ impl TestGateway {
         self.find(&format!("/v1/plugin/csi/{id}")).await
     }
 
+    /// Waits until a plugin counts and is as wanted, and returns it.
+    pub async fn plugin_until(&self, what: &str, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let plugin = self.plugin(id).await.unwrap_or_default();
+            if !plugin.is_null() && is_so(&plugin) {
+                return plugin;
+            }
+            assert!(begun.elapsed() < LONG, "not within {LONG:?}: {what}\n{plugin:#}");
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// Nomad's list.
     pub async fn list(&self) -> Value {
         self.get("/v1/plugins?type=csi").await

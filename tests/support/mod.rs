@@ -4,4 +4,5 @@
 
 pub mod fixture;
 pub mod gateway;
+pub mod host;
 pub mod process;

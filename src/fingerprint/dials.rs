@@ -2,7 +2,7 @@
 //! death and must be seen at once.
 //!
 //! Counted by socket file and for the whole host: links, moves and changed modes bring up one file under ever new paths,
-//! each watched by a task of its own. A dial that nobody answers is not counted; return has to be quick.
+//! each watched by a task of its own. A dial that failed is not counted: return has to be quick.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,35 +37,46 @@ impl Dials {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until this file may be dialled.
+    /// Waits until this file may be dialled. That dial counts, also if it is broken off, until it is said to have failed.
     pub(super) async fn turn(&self, file: FileKey, reason: Dial) {
-        // Asked again afterwards: two paths may lead to the file.
-        while let Some(wait) = self.wait(file, reason, Instant::now()) {
+        // Two paths may lead to the file, and both may have waited.
+        while let Err(wait) = self.take(file, reason, Instant::now()) {
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// It was dialled just now, and somebody answered.
-    pub(super) fn answered(&self, file: FileKey) {
-        self.count(file, Instant::now());
+    /// The dial failed.
+    pub(super) fn failed(&self, file: FileKey) {
+        if let Some(at) = self.free().get_mut(&file) {
+            *at = at.checked_sub(SPACING).unwrap_or(*at);
+        }
     }
 
-    fn wait(&self, file: FileKey, reason: Dial, now: Instant) -> Option<Duration> {
-        let free = *self.free().get(&file)?;
+    /// A dial that was not waited for.
+    pub(super) fn count(&self, file: FileKey) {
+        let now = Instant::now();
+        let mut free = self.free();
+        let at = free.get(&file).map_or(now, |at| (*at).max(now));
+        free.insert(file, at + SPACING);
+    }
+
+    /// Counts a dial now, or says how long to wait.
+    fn take(&self, file: FileKey, reason: Dial, now: Instant) -> Result<(), Duration> {
+        let mut free = self.free();
         let ahead = match reason {
             Dial::Fresh => Duration::ZERO,
             Dial::AfterAnEnd => SPACING,
         };
-        Some(free.saturating_duration_since(now).saturating_sub(ahead)).filter(|wait| !wait.is_zero())
-    }
-
-    fn count(&self, file: FileKey, now: Instant) {
-        let mut free = self.free();
+        let at = free.get(&file).map_or(now, |at| (*at).max(now));
+        let wait = at.duration_since(now).saturating_sub(ahead);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
         if free.len() >= MANY {
             free.retain(|_, at| *at > now);
         }
-        let at = free.entry(file).or_insert(now);
-        *at = (*at).max(now) + SPACING;
+        free.insert(file, at + SPACING);
+        Ok(())
     }
 }
 
@@ -82,12 +93,21 @@ mod tests {
     #[test]
     fn a_driver_that_answered_is_dialled_a_second_later_and_an_end_is_confirmed_at_once() {
         let (dials, start) = (Dials::default(), Instant::now());
-        assert_eq!(dials.wait(FILE, Dial::Fresh, start), None);
-        dials.count(FILE, start);
-        assert_eq!(dials.wait(FILE, Dial::Fresh, start + millis(300)), Some(millis(700)));
-        assert_eq!(dials.wait(FILE, Dial::Fresh, start + millis(1000)), None);
-        assert_eq!(dials.wait(FILE, Dial::AfterAnEnd, start + millis(300)), None);
-        assert_eq!(dials.wait((1, 2, 4), Dial::Fresh, start), None, "another file");
+        assert_eq!(dials.take(FILE, Dial::Fresh, start), Ok(()));
+        assert_eq!(dials.take(FILE, Dial::Fresh, start + millis(300)), Err(millis(700)));
+        assert_eq!(dials.take(FILE, Dial::AfterAnEnd, start + millis(300)), Ok(()));
+        assert_eq!(dials.take(FILE, Dial::Fresh, start + millis(1000)), Err(millis(1000)));
+        assert_eq!(dials.take(FILE, Dial::Fresh, start + millis(2000)), Ok(()));
+        assert_eq!(dials.take((1, 2, 4), Dial::Fresh, start), Ok(()), "another file");
+    }
+
+    #[test]
+    fn a_dial_that_failed_holds_nobody_back() {
+        let (dials, start) = (Dials::default(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(dials.take(FILE, Dial::Fresh, start), Ok(()));
+            dials.failed(FILE);
+        }
     }
 
     #[test]
@@ -95,10 +115,9 @@ mod tests {
         let (dials, start) = (Dials::default(), Instant::now());
         let (mut now, mut dialled) = (start, 0);
         while now < start + SPACING * 10 {
-            match dials.wait(FILE, Dial::AfterAnEnd, now) {
-                Some(wait) => now += wait,
-                None => {
-                    dials.count(FILE, now);
+            match dials.take(FILE, Dial::AfterAnEnd, now) {
+                Err(wait) => now += wait,
+                Ok(()) => {
                     dialled += 1;
                     now += millis(10);
                 }
@@ -111,7 +130,7 @@ mod tests {
     fn what_is_over_is_forgotten() {
         let (dials, start) = (Dials::default(), Instant::now());
         for number in 0..10_000 {
-            dials.count((1, number, 0), start + millis(number * 10));
+            assert_eq!(dials.take((1, number, 0), Dial::Fresh, start + millis(number * 10)), Ok(()));
         }
         assert!(dials.free().len() <= MANY);
     }

@@ -321,8 +321,10 @@ impl Watch {
     /// connection that closes at once is tried a second time.
     async fn dial(&self, reason: Dial) -> Result<Driver, CallError> {
         let file = identify(&self.wanted.path).await.map(|file| file.key());
+        let dials = &self.shared.dials;
         if let Some(file) = file {
-            self.shared.dials.turn(file, reason).await;
+            let is_known = self.file.is_some_and(|known| known.key() == file);
+            dials.turn(file, if is_known { reason } else { Dial::Fresh }).await;
         }
         let limits = self.shared.settings.limits;
         let dialled = match Driver::connect(&self.wanted.path, limits).await {
@@ -332,8 +334,13 @@ impl Watch {
             }
             dialled => dialled,
         };
-        if let (Some(file), Ok(_)) = (file, &dialled) {
-            self.shared.dials.answered(file);
+        if dialled.is_err() {
+            file.inspect(|file| dials.failed(*file));
+        } else if let Some(other) =
+            identify(&self.wanted.path).await.map(|file| file.key()).filter(|of| Some(*of) != file)
+        {
+            // Replaced meanwhile: it may be this one that was dialled.
+            dials.count(other);
         }
         dialled
     }
@@ -473,7 +480,7 @@ impl Watch {
         self.shared.sockets.put(Arc::clone(&self.wanted.path), self.status.clone());
         let socket: Arc<str> = self.status.path.as_str().into();
         let mut claims = Vec::new();
-        for verdict in assessment.verdicts {
+        for verdict in assessment.displaced.into_iter().chain(assessment.verdicts) {
             let registration = self.registration(verdict.role, &verdict.plugin, &verdict.health);
             let observed = Observed {
                 key: InstanceKey { plugin: verdict.plugin, role: verdict.role, host: self.shared.host.clone() },

@@ -1,8 +1,9 @@
 //! `wait PLUGIN`: until it is healthy, with a gateway that may not be there yet.
 //!
 //! A blocking query on `/v1/gateway/plugin/ID` says at once what changed. What a gateway remembers from before its
-//! start is not believed: it may be healthy there and dead by now. A gateway that is gone is asked again after
-//! milliseconds on this machine, and after up to a second elsewhere.
+//! start is not believed: it may be healthy there and dead by now. So until its first scan is complete only numbers can
+//! be reached, with instances that have answered since; nobody knows yet how many "all" are. A gateway that is gone is
+//! asked again after milliseconds on this machine, and after up to a second elsewhere.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::http::{self, ESCAPED};
+use super::http::{self, Answer, ESCAPED};
 use super::terminal::Progress;
 use super::{Outcome, say};
 use crate::config::{Enough, Wait};
@@ -42,6 +43,8 @@ struct Plugin {
 #[serde(rename_all = "PascalCase")]
 struct Instance {
     healthy: bool,
+    /// `None`: not since the gateway started.
+    last_ok_time: Option<String>,
     phase: String,
     reason: Reason,
     registration: Option<String>,
@@ -80,6 +83,19 @@ struct Standing {
     sum: String,
     /// Who lags and why, one a line; empty: nobody.
     lags: Vec<String>,
+}
+
+/// Whether numbers are all that is waited for.
+fn is_counted(config: &Wait) -> bool {
+    [config.nodes, config.controllers].iter().all(|enough| matches!(enough, Some(Enough::AtLeast(_))))
+}
+
+/// Takes for ill whatever was not heard of since the gateway started.
+fn distrust(plugin: &mut Plugin) {
+    let instances = plugin.controllers.values_mut().chain(plugin.nodes.values_mut());
+    for instance in instances.filter(|instance| instance.last_ok_time.is_none()) {
+        instance.healthy = false;
+    }
 }
 
 fn standing(config: &Wait, plugin: &Plugin) -> Standing {
@@ -208,17 +224,20 @@ impl Watch<'_> {
                 Ok(answer) if answer.status.is_server_error() => {
                     Seen::Nobody(format!("`{address}` answers {}: {}", answer.status, answer.text().trim()))
                 }
-                Ok(answer) if !answer.is_current() => Seen::Old,
+                Ok(answer) if !answer.is_current() && !is_counted(self.config) => Seen::Old,
                 Ok(answer) if answer.status == StatusCode::NOT_FOUND && answer.index().is_some() => {
-                    index = answer.index().unwrap_or_default();
+                    index = next(&answer);
                     Seen::Unknown
                 }
                 Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
                     return Err(format!("`{address}` is no gateway: it has no /v1/gateway"));
                 }
                 Ok(answer) => {
-                    let plugin: Plugin = http::json(address, &answer).map_err(|error| Chain(&error).to_string())?;
-                    index = answer.index().unwrap_or_default();
+                    let mut plugin: Plugin = http::json(address, &answer).map_err(|error| Chain(&error).to_string())?;
+                    if !answer.is_current() {
+                        distrust(&mut plugin);
+                    }
+                    index = next(&answer);
                     let standing = standing(self.config, &plugin);
                     if standing.lags.is_empty() {
                         return Ok(standing.sum);
@@ -253,6 +272,11 @@ impl Watch<'_> {
         let text = format!("{}: {line}", self.config.plugin);
         self.progress.say(&escaped(&text), &length(Duration::from_secs(self.started.elapsed().as_secs())));
     }
+}
+
+/// What to wait beyond. That a scan is complete, or that an instance was heard of again, moves no index.
+fn next(answer: &Answer) -> u64 {
+    if answer.is_current() { answer.index().unwrap_or_default() } else { 0 }
 }
 
 /// Whether an address is on this machine.
@@ -292,6 +316,7 @@ mod tests {
     fn instances(of: &[(&str, Option<&str>)]) -> BTreeMap<String, Instance> {
         let instance = |(phase, registration): &(&str, Option<&str>)| Instance {
             healthy: *phase == "healthy",
+            last_ok_time: None,
             phase: (*phase).to_owned(),
             reason: Reason { description: "long".to_owned(), text: "why".to_owned() },
             registration: registration.map(str::to_owned),
@@ -319,6 +344,23 @@ mod tests {
         assert_eq!(registered.lags[0], "node on b is healthy, and no kubelet that is watched knows it");
         let both = judged(Some(Enough::AtLeast(2)), Some(Enough::All), false);
         assert_eq!(both.lags, ["1 of 1 controllers are not known at all"]);
+    }
+
+    #[test]
+    fn before_the_first_scan_is_complete_only_who_answered_since_counts_and_only_for_numbers() {
+        let mut plugin = Plugin {
+            controllers: BTreeMap::new(),
+            controllers_expected: 0,
+            nodes: instances(&[("healthy", None), ("healthy", None)]),
+            nodes_expected: 2,
+        };
+        plugin.nodes.get_mut("a").expect("it is there").last_ok_time = Some("2026-01-02T03:04:05Z".to_owned());
+        distrust(&mut plugin);
+        let counted = wait(Some(Enough::AtLeast(1)), Some(Enough::AtLeast(0)), false);
+        assert!(is_counted(&counted) && standing(&counted, &plugin).lags.is_empty());
+        let two = wait(Some(Enough::AtLeast(2)), Some(Enough::AtLeast(0)), false);
+        assert_eq!(standing(&two, &plugin).sum, "nodes 1/2, controllers 0/0");
+        assert!(!is_counted(&wait(Some(Enough::AtLeast(1)), None, false)));
     }
 
     #[test]

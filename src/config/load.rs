@@ -783,7 +783,12 @@ pub fn doctor(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Res
                 Sources::default()
             }
         },
-        None => sources(&mut values),
+        None => {
+            let mut sources = sources(&mut values);
+            let plugins = plugins(&mut values, &sources);
+            sources.addresses.extend(plugins.into_iter().filter_map(|plugin| plugin.socket));
+            sources
+        }
     };
     let config = Doctor {
         sources,

@@ -2,7 +2,7 @@
 
 use super::file::Block;
 use super::load::{Origin, shown};
-use super::settings::{self, Setting};
+use super::settings::{self, Command, Setting};
 
 /// Widest comment, in characters.
 const WIDTH: usize = 110;
@@ -134,4 +134,85 @@ const EXAMPLE_PLUGIN: &str = "
 # plugin \"nfs\" {
 #   host_selector = \"storage-*\"
 # }
+";
+
+/// The reference of everything that can be set, as Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::from(REFERENCE_HEAD);
+    for command in Command::ALL.into_iter().filter(|command| *command != Command::Config) {
+        let settings: Vec<&Setting> = settings::of(command).collect();
+        if settings.is_empty() {
+            continue;
+        }
+        let has_keys = command == Command::Serve;
+        let operand = command.operand().map_or(String::new(), |(name, _)| format!(" {name}"));
+        out.push_str(&format!("\n## `{command}{operand}`\n\n{}.\n\n", command.about()));
+        if let Some((name, help)) = command.operand() {
+            out.push_str(&format!("`{name}`: {}.\n\n", cell(help)));
+        }
+        let key = if has_keys { " Key |" } else { "" };
+        let line = if has_keys { " --- |" } else { "" };
+        out.push_str(&format!("| Flag | Variable |{key} Default | Meaning |\n| --- | --- |{line} --- | --- |\n"));
+        for setting in settings {
+            let value = setting.value.map_or(String::new(), |what| format!("={what}"));
+            let key = match (has_keys, setting.name) {
+                (false, _) => String::new(),
+                (true, "config") => " |".to_owned(),
+                (true, _) => format!(" `{}` |", setting.key()),
+            };
+            let default = setting.default.map_or(String::new(), |default| format!(" `{default}`"));
+            out.push_str(&format!(
+                "| `--{}{value}` | `{}` |{key}{default} | {} |\n",
+                setting.name,
+                setting.variable(),
+                cell(setting.help)
+            ));
+        }
+    }
+    out.push_str(REFERENCE_PLUGIN);
+    out
+}
+
+/// Text in a cell of a Markdown table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
+}
+
+const REFERENCE_HEAD: &str = "\
+# Everything that can be set
+
+This page is written by a test from the table in `src/config/settings.rs`.
+
+A value is looked for in this order, and the first one counts; lists do not add up:
+
+1. the flag, `--poll-interval=10s` (one dash or two; `--name value` does as well);
+2. its variable, `CSI_GATEWAY_POLL_INTERVAL` (an empty one is none; several values with commas);
+3. its key in the file that `--config` or `CSI_GATEWAY_CONFIG` names, `poll_interval = \"10s\"`;
+4. the default.
+
+A file configures the service: `serve`, and `doctor`, `healthcheck` and `config`, which ask what `serve` would do. It is HCL, or JSON with the
+same keys; texts stand in quotes, nothing is interpolated. `deploy/csi-gateway.hcl` has every key with its default. Flags of the other
+commands are no keys.
+
+`csi-gateway config check` (with the flags of `serve`) names everything that is wrong, with file and line, and exits with 2 then; `csi-gateway config show`
+prints every value with its origin, as a file that says the same. Secrets are never values: flags and keys name the files that hold them.
+
+Durations are Go's: `500ms`, `30s`, `1m30s`.
+";
+
+const REFERENCE_PLUGIN: &str = "
+## The block `plugin \"ID\" { … }`
+
+In a file only. In JSON: `{\"plugin\": {\"ID\": { … }}}`.
+
+| Key | Value | Meaning |
+| --- | --- | --- |
+| `socket` | address | a driver's socket, watched as one of `--csi-address` is, under this id |
+| `type` | `controller`, `node`, `monolith`, `auto` | what is expected to answer there; default `auto` |
+| `nodes_expected` | number | nodes there should be, instead of those that were seen |
+| `controllers_expected` | number | the same of controllers |
+| `host_selector` | pattern on host ids: `*` is any text, `?` one character | a node is expected on each of these hosts; not beside `nodes_expected`. A single host expects one if it is meant, and has nothing to say if not |
+
+A plugin with a declared number is listed from the start, with nothing up as well; `ExpectedSource` in `/v1/gateway/plugin/ID` is `declared` then.
 ";

@@ -331,6 +331,10 @@ fn a_declared_plugin_is_a_socket_with_an_id_and_a_type_or_a_number_or_both() {
     let storage = HostPattern::parse("storage-*").expect("a pattern");
     assert_eq!(nfs.expected, Declaration { nodes: Some(DeclaredNodes::On(storage)), controllers: Some(2) });
     assert!(!config.sources.searches_well_known_places, "a socket that is given switches the search off");
+    match case("", &["doctor", "--config=FILE"], &[], hcl).outcome() {
+        Ok(Invocation::Doctor(doctor)) => assert_eq!(doctor.sources.addresses, [Path::new("/run/ebs.sock")]),
+        other => unreachable!("{other:?}"),
+    }
     let only = case("", &["serve", "--config=FILE"], &[], "plugin \"a\" {\n  nodes_expected = 1\n}\n").serve();
     assert!(only.sources.searches_well_known_places, "a number does not");
 }
@@ -392,6 +396,23 @@ fn the_example_file_has_every_default_and_changes_nothing() {
         let has = |start: String| text.lines().any(|line| line.starts_with(&start));
         assert_eq!(has(format!("{key} = ")), setting.default.is_some(), "{key}");
         assert!(has(format!("{key} = ")) || has(format!("# {key} = ")), "{key}");
+    }
+}
+
+#[test]
+fn the_pages_name_everything_that_can_be_set_every_command_and_every_code() {
+    kept("docs/configuration.md", &show::reference());
+    let page = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let codes = page("docs/exit-codes.md");
+    for code in 0..=4 {
+        assert!(codes.contains(&format!("\n| {code} |")), "{code}");
+    }
+    let readme = page("README.md");
+    for command in Command::ALL.map(Command::name) {
+        assert!(readme.contains(&format!("\n| `{command}")), "the README's table has no row of {command}");
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::load::Problems;
 use super::settings::{self, Command};
+use super::values::Problems;
 use crate::domain::text::escaped;
 
 /// What was typed: flags by name, operands in order.

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::load::Problems;
+use super::values::Problems;
 use crate::domain::text::escaped;
 
 /// Longest file that is read, in bytes.

@@ -1,15 +1,17 @@
 //! Configuration: checked, immutable, with the origin of every problem.
 //!
 //! [`settings`] is the one table of what can be set; flags, variables, keys, help and documentation come from it.
-//! [`arguments`] and [`file`] read, [`load`] merges defaults, file, environment and flags, and lists all problems at
-//! once; [`show`] writes values down.
+//! [`arguments`] and [`mod@file`] read; `values` merges defaults, file, environment and flags, and lists all problems at
+//! once; [`load`] makes each command's configuration of that; [`show`] writes values down.
 
 pub mod arguments;
 pub mod file;
 pub mod host;
 pub mod load;
+mod plugins;
 pub mod settings;
 pub mod show;
+mod values;
 
 use std::fmt;
 use std::path::PathBuf;

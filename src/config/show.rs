@@ -1,8 +1,8 @@
 //! Values written down: as a file that says the same (`config show`), and as the example file with every default.
 
 use super::file::Block;
-use super::load::{Origin, shown};
 use super::settings::{self, Command, Setting};
+use super::values::{Origin, shown};
 
 /// Widest comment, in characters.
 const WIDTH: usize = 110;

@@ -287,19 +287,28 @@ fn of_gateway() -> Value {
 #[tokio::test]
 async fn who_waits_sees_one_live_line_on_a_terminal_and_a_line_per_change_in_a_pipe() {
     let peer = Peer::serve([("/v1/gateway/plugin/e%CC%81bs", of_gateway())]).await;
-    let wait = || {
+    let wait = |timeout: &str| {
         let mut command = gateway();
-        command.args(["wait", "e\u{301}bs", "--timeout=300ms", "--address", &peer.address]);
+        command.args(["wait", "e\u{301}bs", timeout, "--address", &peer.address]);
         command
     };
     for columns in WIDTHS {
-        let shown = Terminal::new(columns).of(wait(), never).await;
-        let live = shown.split('\r').nth(1).expect("a live line");
-        let line = live.strip_suffix("\u{1b}[K").expect("what was there is gone");
-        assert!(line.width() < columns.into() && !line.contains('\u{1b}'), "{columns}: {line:?}");
-        golden(&format!("wait_{columns}"), &spelt(&shown));
+        let is_enough = |text: &str| text.contains("nodes 1/2") && text.ends_with("\u{1b}[K");
+        let shown = Terminal::new(columns).of(wait("--timeout=10m"), is_enough).await;
+        let lines: Vec<&str> = shown.split('\r').skip(1).collect();
+        for line in &lines {
+            let line = line.strip_suffix("\u{1b}[K").expect("what was there is gone");
+            assert!(line.width() < columns.into() && !line.contains('\u{1b}'), "{columns}: {line:?}");
+        }
+        // How long it took to get there is not what is looked at, as long as it is seconds.
+        let (since, line) = lines.last().and_then(|line| line.split_once(" s  ")).expect("a live line");
+        assert!(since.len() == 1, "{since:?}");
+        golden(&format!("wait_{columns}"), &spelt(line));
     }
-    let (code, out, err) = run(wait()).await;
+    let shown = Terminal::new(80).of(wait("--timeout=3s"), never).await;
+    let (_, last) = shown.rsplit_once("\r\u{1b}[K").expect("the live line is taken away");
+    let (code, out, err) = run(wait("--timeout=3s")).await;
     assert_eq!((code, out.as_str()), (Some(3), ""));
+    assert!(err.ends_with(last) && last.starts_with("error: "), "{last}");
     golden("wait_pipe", &spelt(&err));
 }

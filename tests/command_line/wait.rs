@@ -51,6 +51,17 @@ impl Scene {
     }
 }
 
+/// Waits until the gateway has looked, and found the driver so.
+async fn phase(gateway: &Serving, wanted: &str) {
+    until(wanted, async || {
+        let answer = gateway.get(&format!("/v1/gateway/plugin/{ID}")).await;
+        let text = answer.text().into_owned();
+        let is_so = answer.is_current() && text.contains(&format!("\"Phase\":\"{wanted}\""));
+        if is_so { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
 /// A child that waits, and what it says.
 struct Waiting {
     child: Child,
@@ -135,7 +146,8 @@ async fn it_ends_within_50_milliseconds_of_the_plugin_becoming_healthy() {
 #[tokio::test]
 async fn who_is_not_healthy_in_time_is_named_with_the_reason() {
     let scene = Scene::new().await;
-    let _gateway = scene.gateway().await;
+    let gateway = scene.gateway().await;
+    phase(&gateway, "starting").await;
     let (code, out, err) = run(scene.command(&["wait", ID, "--timeout=1s"])).await;
     assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
     let last: Vec<&str> = err.lines().skip_while(|line| !line.starts_with("error: ")).collect();
@@ -146,13 +158,13 @@ async fn who_is_not_healthy_in_time_is_named_with_the_reason() {
     let (code, out, err) = run(scene.command(&["wait", ID])).await;
     assert_eq!((code, out.as_str()), (Some(0), "node.example.com is healthy: nodes 1/1, controllers 0/0\n"), "{err}");
     // One more node than there is.
-    let (code, _, err) = run(scene.command(&["wait", ID, "--nodes=2", "--timeout=100ms"])).await;
+    let (code, _, err) = run(scene.command(&["wait", ID, "--nodes=2", "--timeout=1s"])).await;
     assert_eq!(code, Some(3));
     assert!(err.contains("nodes 1/2") && err.contains("1 of 2 nodes are not known at all"), "{err}");
-    let (code, _, err) = run(scene.command(&["wait", ID, "--registered", "--timeout=100ms"])).await;
+    let (code, _, err) = run(scene.command(&["wait", ID, "--registered", "--timeout=1s"])).await;
     assert_eq!(code, Some(3));
     assert!(err.contains("no kubelet that is watched knows it"), "{err}");
-    let (code, _, err) = run(scene.command(&["wait", "nobody", "--timeout=100ms"])).await;
+    let (code, _, err) = run(scene.command(&["wait", "nobody", "--timeout=1s"])).await;
     assert_eq!(code, Some(3));
     assert!(err.contains("no instance of it is known"), "{err}");
 }
@@ -181,7 +193,7 @@ async fn a_plugin_that_the_file_declares_is_expected_and_waited_for() {
     assert_eq!(nodes("mine"), (Some(1), Some(2)), "{list}");
     assert_eq!((nodes("here"), nodes("there")), ((Some(0), Some(1)), (None, None)), "{list}");
     assert_eq!(gateway.json("/v1/gateway/plugin/mine").await["ExpectedSource"], "declared");
-    let (code, _, err) = run(scene.command(&["wait", "mine", "--timeout=100ms"])).await;
+    let (code, _, err) = run(scene.command(&["wait", "mine", "--timeout=1s"])).await;
     assert_eq!(code, Some(3));
     assert!(err.contains("nodes 1/2") && err.contains("1 of 2 nodes are not known at all"), "{err}");
 }
@@ -200,17 +212,9 @@ async fn a_server_that_is_no_gateway_ends_the_wait_at_once() {
 async fn history_is_a_table_with_the_newest_last() {
     let scene = Scene::new().await;
     let gateway = scene.gateway().await;
-    let phase = async |wanted: &str| {
-        until(wanted, async || {
-            let answer = gateway.get(&format!("/v1/gateway/plugin/{ID}")).await;
-            let text = answer.text().into_owned();
-            if text.contains(&format!("\"Phase\":\"{wanted}\"")) { Ok(()) } else { Err(text) }
-        })
-        .await;
-    };
-    phase("starting").await;
+    phase(&gateway, "starting").await;
     scene.driver.set(Rpc::Probe, Reply::ready());
-    phase("healthy").await;
+    phase(&gateway, "healthy").await;
     let (code, out, err) = run(scene.command(&["history", ID])).await;
     assert_eq!(code, Some(0), "{err}");
     let lines: Vec<&str> = out.lines().collect();
@@ -269,9 +273,15 @@ async fn bash_completes_commands_and_the_ids_of_the_moment() {
         let script = format!(
             "source <({program} completion bash); COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; _csi_gateway {program}; echo \"${{COMPREPLY[*]}}\""
         );
-        let mut bash = crate::support::process::command("/bin/bash");
-        bash.args(["-c", &script]);
-        let (code, out, err) = run(bash).await;
-        assert_eq!((code, out.trim()), (Some(0), expected), "{line}: {err}");
+        // The ids are asked for, and a machine that is too busy for the answer is no fault.
+        until("completed", async || {
+            let mut bash = crate::support::process::command("/bin/bash");
+            bash.args(["-c", &script]);
+            match run(bash).await {
+                (Some(0), out, _) if out.trim() == expected => Ok(()),
+                other => Err(format!("{line}: {other:?}")),
+            }
+        })
+        .await;
     }
 }

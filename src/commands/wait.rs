@@ -13,7 +13,7 @@ use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::http::{self, Answer, ESCAPED};
+use super::http::{self, Answer, AnswerError, ESCAPED};
 use super::terminal::Progress;
 use super::{Outcome, say};
 use crate::config::{Enough, Wait};
@@ -233,7 +233,10 @@ impl Watch<'_> {
                     return Err(format!("`{address}` is no gateway: it has no /v1/gateway"));
                 }
                 Ok(answer) => {
-                    let mut plugin: Plugin = http::json(address, &answer).map_err(|error| Chain(&error).to_string())?;
+                    let mut plugin: Plugin = http::json(address, &answer).map_err(|error| match error {
+                        AnswerError::Shape { .. } => format!("`{address}` is no gateway: {}", Chain(&error)),
+                        AnswerError::Refused { .. } => Chain(&error).to_string(),
+                    })?;
                     if !answer.is_current() {
                         distrust(&mut plugin);
                     }

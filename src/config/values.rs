@@ -216,12 +216,15 @@ impl<'a> Values<'a> {
         };
         match std::fs::read_to_string(&path).map(|text| Token::parse(&text)) {
             Ok(Some(token)) => Some(token),
+            // The path is not repeated: who gives the token itself in its place should not find it in a log.
             Ok(None) => {
-                self.wrong(&origin, &path, "holds no token: letters, digits and signs in one line");
+                self.problems
+                    .0
+                    .push(format!("{origin}: the file holds no token: letters, digits and signs in one line"));
                 None
             }
             Err(error) => {
-                self.wrong(&origin, &path, format!("cannot be read: {error}"));
+                self.problems.0.push(format!("{origin}: the file cannot be read: {error}"));
                 None
             }
         }

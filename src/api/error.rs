@@ -1,10 +1,10 @@
 //! What a request can fail with, and what the client is told: Nomad's words where Nomad has some.
 
-use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Response, StatusCode};
 use tracing::error;
 
+use super::content::Content;
 use super::meta::Meta;
 use crate::domain::id::InstanceKey;
 
@@ -72,7 +72,7 @@ pub(super) enum ApiError {
 
 impl ApiError {
     /// The answer to the client.
-    pub(super) fn into_response(self) -> Response<Body> {
+    pub(super) fn into_response(self) -> Response<Content> {
         let (status, text, meta) = match self {
             Self::BadQuery(complaint) => (StatusCode::BAD_REQUEST, complaint.text(), None),
             Self::InvalidMethod => (StatusCode::METHOD_NOT_ALLOWED, "Invalid method", None),
@@ -107,7 +107,7 @@ impl ApiError {
 }
 
 /// A plain text, or nothing at all, without a type then.
-pub(super) fn text_response(status: StatusCode, text: impl Into<Body> + AsRef<str>) -> Response<Body> {
+pub(super) fn text_response(status: StatusCode, text: impl Into<Content> + AsRef<str>) -> Response<Content> {
     let is_empty = text.as_ref().is_empty();
     let mut response = Response::new(text.into());
     *response.status_mut() = status;

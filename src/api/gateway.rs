@@ -1,10 +1,10 @@
 //! Our own endpoints under `/v1/gateway`: everything that is known. They take the parameters, wait and fail in Nomad's
 //! manner; their index is that of anything they can show, which moves more often than Nomad's.
 
-use axum::body::Body;
 use axum::http::Response;
 use serde::Serialize;
 
+use super::content::Content;
 use super::error::{ApiError, Complaint};
 use super::meta::Meta;
 use super::query::{Blocking, Query};
@@ -59,7 +59,7 @@ impl Asked {
     }
 
     /// Waits and answers.
-    pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn answer(self, state: &State) -> Result<Response<Content>, ApiError> {
         let (index, catalog) = blocking::newer(
             &state.reader,
             &state.shutdown,

@@ -7,6 +7,7 @@
 
 mod blocking;
 mod bodies;
+mod content;
 mod error;
 mod forget;
 mod gateway;
@@ -26,7 +27,7 @@ use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, VARY};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use axum::http::{Method, Response, StatusCode, Uri};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +38,8 @@ use crate::registry::history;
 use crate::registry::reader::Reader;
 use crate::registry::sockets::Sockets;
 use bodies::Bodies;
-use error::{ApiError, text_response};
+use content::{Coding, Content, finish};
+use error::ApiError;
 use forget::Caller;
 use meta::Meta;
 use query::Query;
@@ -158,41 +160,49 @@ async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, r
     // A body is never read. What is kept while a query waits is kept ten thousand times, so the headers go, too.
     drop(body);
     let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
+    let coding = Coding::asked_for(&parts.headers);
     let (method, uri) = (parts.method, parts.uri);
     drop(parts.headers);
     drop(parts.extensions);
     let (target, rest) = match route::resolve(&method, &uri) {
         Resolved::Route(target, rest) => (target, rest),
-        Resolved::Redirect(location) => return varying(redirect(&method, &location)),
-        Resolved::Nothing => return varying(ApiError::NoSuchRoute.into_response()),
+        Resolved::Redirect(location) => return finish(redirect(&method, &location), coding),
+        Resolved::Nothing => return finish(ApiError::NoSuchRoute.into_response(), coding),
         Resolved::Malformed => {
-            let mut response = text_response(StatusCode::BAD_REQUEST, "400 Bad Request");
+            // From below Nomad's router: it depends on nothing that was asked for.
+            let mut response = Response::new(Body::from("400 Bad Request"));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
         Resolved::Server => return Response::default(),
     };
-    let mut answering = std::pin::pin!(serve(&state, method, caller, uri, target, rest));
+    let mut answering = std::pin::pin!(serve(&state, Asking { method, uri, caller, coding }, target, rest));
     let caught =
         std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(_) => Poll::Ready(Err("a handler panicked; see the message before this one")),
         });
-    varying(match caught.await {
+    let response = match caught.await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
         Err(panic) => ApiError::Internal(panic.into()).into_response(),
-    })
+    };
+    finish(response, coding)
 }
 
-async fn serve(
-    state: &State,
+/// What of a request its answer depends on.
+struct Asking {
     method: Method,
-    caller: Option<Caller>,
     uri: Uri,
-    target: Target,
-    rest: Vec<u8>,
-) -> Result<Response<Body>, ApiError> {
+    /// `None`: it changes nothing, so nobody asks who it is.
+    caller: Option<Caller>,
+    coding: Coding,
+}
+
+async fn serve(state: &State, asking: Asking, target: Target, rest: Vec<u8>) -> Result<Response<Content>, ApiError> {
+    let Asking { method, uri, caller, coding } = asking;
     match target {
         Target::Live | Target::Ready => {
             if method != Method::GET && method != Method::HEAD {
@@ -214,13 +224,13 @@ async fn serve(
             plugins::Listing::Trivial(response) => Ok(response),
             plugins::Listing::Asked(list) => {
                 drop(uri);
-                Ok(list.answer(state).await)
+                Ok(list.answer(state, coding).await)
             }
         },
         Target::Read => {
             let read = plugins::Read::parse(state, &rest, &Query::parse(uri.query()))?;
             drop((uri, rest));
-            read.answer(state).await
+            read.answer(state, coding).await
         }
         Target::Gateway
         | Target::GatewayPlugins
@@ -237,7 +247,7 @@ async fn serve(
 }
 
 /// A JSON body with its meta headers.
-fn json_response(meta: Option<Meta>, body: impl Into<Body>) -> Response<Body> {
+fn json_response(meta: Option<Meta>, body: impl Into<Content>) -> Response<Content> {
     let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(meta) = meta {
@@ -247,14 +257,14 @@ fn json_response(meta: Option<Meta>, body: impl Into<Body>) -> Response<Body> {
 }
 
 /// What Go's router sends; 307 since Go 1.26, so since Nomad 2.0.
-fn redirect(method: &Method, location: &str) -> Response<Body> {
+fn redirect(method: &Method, location: &str) -> Response<Content> {
     let Ok(header) = HeaderValue::from_str(location) else { return ApiError::NoSuchRoute.into_response() };
     let body = if *method == Method::GET {
         let escaped = location.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let escaped = escaped.replace('"', "&#34;").replace('\'', "&#39;");
-        Body::from(format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n"))
+        format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n").into()
     } else {
-        Body::empty()
+        Content::default()
     };
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
@@ -262,11 +272,5 @@ fn redirect(method: &Method, location: &str) -> Response<Body> {
     if *method == Method::GET || *method == Method::HEAD {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     }
-    response
-}
-
-/// Says that the answer depends on `Accept-Encoding`: true of everything that comes from behind the router.
-fn varying(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     response
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::http::Response;
-use bytes::Bytes;
 
 use super::bodies::Form;
+use super::content::{Coding, Content};
 use super::error::ApiError;
 use super::meta::Meta;
 use super::query::{Blocking, Prefix, Query};
@@ -26,7 +25,7 @@ pub(super) struct List {
 /// What a request for the list comes to.
 pub(super) enum Listing {
     /// Not about CSI plugins: answered without looking at anything else.
-    Trivial(Response<Body>),
+    Trivial(Response<Content>),
     /// To be answered from the catalog.
     Asked(List),
 }
@@ -36,7 +35,7 @@ impl List {
     pub(super) fn parse(state: &State, query: &Query<'_>) -> Result<Listing, ApiError> {
         match query.first("type") {
             None => {
-                let body = if query.is_pretty() { &b"[]\n"[..] } else { b"[]" };
+                let body = if query.is_pretty() { "[]\n" } else { "[]" };
                 return Ok(Listing::Trivial(json_response(None, body)));
             }
             // Nomad answers nothing at all: no type, no body.
@@ -48,23 +47,22 @@ impl List {
     }
 
     /// Waits and answers.
-    pub(super) async fn answer(self, state: &State) -> Response<Body> {
+    pub(super) async fn answer(self, state: &State, coding: Coding) -> Response<Content> {
         let subject = || Subject::List(self.prefix.text.clone());
         let (index, catalog) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
             (catalog.nomad_index(), catalog)
         })
         .await;
-        let body = self.body(state, &catalog);
-        let body = if self.is_pretty { json::indented(&body).into() } else { body };
-        json_response(Some(Meta::new(&state.reader, index)), body)
+        json_response(Some(Meta::new(&state.reader, index)), self.body(state, &catalog, coding))
     }
 
-    fn body(&self, state: &State, catalog: &Catalog) -> Bytes {
-        if self.prefix.is_empty() {
-            return state.bodies.list(catalog);
+    fn body(&self, state: &State, catalog: &Catalog, coding: Coding) -> Content {
+        if self.prefix.is_empty() && !self.is_pretty {
+            return state.bodies.list(catalog, coding);
         }
         let under = catalog.counting_plugins(&self.prefix.text).map(|plugin| &**plugin);
-        nomad::list_body(under.filter(|plugin| self.prefix.goes_on_in(plugin.id.as_str()))).into()
+        let compact = nomad::list_body(under.filter(|plugin| self.prefix.goes_on_in(plugin.id.as_str())));
+        if self.is_pretty { json::indented(&compact).into() } else { compact.into() }
     }
 }
 
@@ -96,7 +94,7 @@ impl Read {
     }
 
     /// Waits and answers.
-    pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn answer(self, state: &State, coding: Coding) -> Result<Response<Content>, ApiError> {
         let subject = || Subject::Plugin(self.id.clone().unwrap_or_default());
         let (index, plugin) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
             let plugin = self.id.as_deref().and_then(|id| catalog.counting_plugin(id)).map(Arc::clone);
@@ -105,7 +103,7 @@ impl Read {
         .await;
         let meta = Meta::new(&state.reader, index);
         match plugin {
-            Some(plugin) => Ok(json_response(Some(meta), state.bodies.read(&plugin, self.form))),
+            Some(plugin) => Ok(json_response(Some(meta), state.bodies.read(&plugin, self.form, coding))),
             None => Err(ApiError::NoSuchPlugin(meta)),
         }
     }

@@ -1,0 +1,396 @@
+//! The conformance cases of `nomad-http.md` section 23 by number, on its fixture; over TCP where bytes matter.
+
+mod support;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use csi_gateway::api::Settings;
+use csi_gateway::domain::record::Record;
+use csi_gateway::domain::time::Timestamp;
+use serde_json::{Value, json};
+
+use support::client::{
+    Answer, JSON, NO_META, Served, T, Wire, assert_between, assert_empty_ok, assert_not_found, assert_text, call, get,
+    get_as, ids, keys, meanwhile, send, timed,
+};
+use support::fixture::{Fixture, node, put};
+
+#[tokio::test]
+async fn cases_1_to_28_the_list() {
+    let fixture = Fixture::conformance();
+    let list = get(&fixture, "/v1/plugins?type=csi").await;
+    assert_eq!(list.status, 200, "1");
+    assert_eq!(list.header("content-type"), JSON, "1");
+    assert_eq!(list.meta(), [Some("103"), Some("true"), Some("0")], "1");
+    assert_eq!(list.header("vary"), Some("Accept-Encoding"), "1");
+    assert_eq!(ids(&list), ["ebs-prod", "ebs-prod-2", "nfs"], "1");
+    assert_eq!(
+        list.json()[0],
+        json!({
+            "ControllerRequired": true, "ControllersExpected": 2, "ControllersHealthy": 1, "CreateIndex": 102,
+            "ID": "ebs-prod", "ModifyIndex": 102, "NodesExpected": 3, "NodesHealthy": 3,
+            "Provider": "ebs-prod.csi.example.com"
+        }),
+        "1: exactly nine keys"
+    );
+
+    let no_type = get(&fixture, "/v1/plugins").await;
+    for (case, target) in [
+        ("2", "/v1/plugins"),
+        ("7", "/v1/plugins?Type=csi"),
+        ("8", "/v1/plugins?type=csi;pretty"),
+        ("10", "/v1/plugins?index=abc&wait=abc"),
+    ] {
+        let answer = get(&fixture, target).await;
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "[]"), "{case}");
+        assert_eq!(answer.header("content-type"), JSON, "{case}");
+        assert_eq!(answer.meta(), NO_META, "{case}");
+        assert_eq!(answer, no_type, "{case}");
+    }
+    for (case, target) in [
+        ("3", "/v1/plugins?type=host"),
+        ("4", "/v1/plugins?type=host&index=1&pretty"),
+        ("5", "/v1/plugins?type="),
+        ("5", "/v1/plugins?type"),
+        ("5", "/v1/plugins?type=CSI"),
+        ("6", "/v1/plugins?type=host&type=csi"),
+    ] {
+        assert_empty_ok(case, &get(&fixture, target).await);
+    }
+    for (case, rest) in [
+        ("6", "&type=host"),
+        ("9", "&x=%zz"),
+        ("17", "&per_page=1&next_token=zzz&reverse=true&filter=)("),
+        ("19", "&stale"),
+        ("19", "&stale=false"),
+        ("19", "&consistent"),
+        ("20", "&namespace=does-not-exist"),
+        ("21", "&region=global"),
+        ("47", "&index=102"),
+        ("51", "&index=0&wait=10s"),
+        ("52", "&wait=10s"),
+    ] {
+        assert_eq!(get(&fixture, &format!("/v1/plugins?type=csi{rest}")).await, list, "{case}");
+    }
+    let stale = "Expect `true` or `false` for `stale` query string parameter";
+    let per_page = "Expect a number for `per_page` query string parameter";
+    for (case, rest, text) in [
+        ("11", "index=abc", "Invalid index"),
+        ("12", "index=-1", "Invalid index"),
+        ("12", "index=18446744073709551616", "Invalid index"),
+        ("12", "index=%2B1", "Invalid index"),
+        ("12", "index=+1", "Invalid index"),
+        ("12", "index=1e3", "Invalid index"),
+        ("12", "index=1_0", "Invalid index"),
+        ("13", "wait=5", "Invalid wait time"),
+        ("14", "wait=abc&index=abc", "Invalid wait time"),
+        ("15", "stale=maybe&per_page=x", stale),
+        ("16", "per_page=x&wait=abc", per_page),
+        ("16", "per_page=2147483648", per_page),
+    ] {
+        assert_text(case, &get(&fixture, &format!("/v1/plugins?type=csi&{rest}")).await, 400, text);
+    }
+    for (prefix, count) in [("ebs", 2), ("EBS", 0), ("ebs-prod-2", 1), ("", 3), ("nfs%00", 0), ("n%C3", 0)] {
+        let answer = get(&fixture, &format!("/v1/plugins?type=csi&prefix={prefix}")).await;
+        assert_eq!(ids(&answer).len(), count, "18: {prefix}");
+        assert_eq!(answer.index(), Some(T), "18: {prefix}");
+    }
+    let mars = get(&fixture, "/v1/plugins?type=csi&region=mars").await;
+    assert_text("21", &mars, 500, "No path to region");
+    for pretty in ["pretty", "pretty=false", "pretty=1"] {
+        let answer = get(&fixture, &format!("/v1/plugins?type=csi&{pretty}")).await;
+        assert!(answer.body.starts_with("[\n    {\n        \"ControllerRequired\": true,\n"), "22: {pretty}");
+        assert!(answer.body.ends_with("\n]\n"), "22: {pretty}");
+        assert_eq!(answer.json(), list.json(), "22: {pretty}");
+    }
+    assert_eq!(get(&fixture, "/v1/plugins?type=csi&pretty=0").await, list, "22");
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO"] {
+        let method: Method = method.parse().expect("a legal method");
+        assert_text("23", &call(&fixture, method, "/v1/plugins").await, 405, "Invalid method");
+    }
+    let head = call(&fixture, Method::HEAD, "/v1/plugins?type=csi").await;
+    assert_text("24", &Answer { body: "Invalid method".into(), ..head.clone() }, 405, "Invalid method");
+    assert_eq!((&*head.body, head.header("content-length")), ("", Some("14")), "24");
+    let preflight = Request::options("/v1/plugins")
+        .header("Origin", "http://x")
+        .header("Access-Control-Request-Method", "GET")
+        .body(Body::empty())
+        .expect("legal");
+    assert_text("25", &send(&fixture, preflight).await, 405, "Invalid method");
+    assert_text("26", &get(&fixture, "/v1/plugins/?type=csi").await, 404, "");
+    for (case, target, location) in [
+        ("27", "/v1//plugins?type=csi", "/v1/plugins?type=csi"),
+        ("27", "/v1/x/../plugins?type=csi&a=b", "/v1/plugins?type=csi&a=b"),
+        ("28", "/v1/plugin/csi?x=1", "/v1/plugin/csi/?x=1"),
+    ] {
+        let answer = get(&fixture, target).await;
+        assert_eq!(answer.status, 307, "{case}");
+        assert_eq!(answer.header("location"), Some(location), "{case}");
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"), "{case}");
+        let escaped = location.replace('&', "&amp;");
+        assert_eq!(answer.body, format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n"), "{case}");
+        assert_eq!((answer.header("vary"), answer.meta()), (Some("Accept-Encoding"), NO_META), "{case}");
+        let post = call(&fixture, Method::POST, target).await;
+        assert_eq!((post.status, &*post.body), (StatusCode::TEMPORARY_REDIRECT, ""), "{case}");
+        assert_eq!(post.header("content-type"), None, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn cases_29_to_41_the_read() {
+    let fixture = Fixture::conformance();
+    let ebs = get(&fixture, "/v1/plugin/csi/ebs-prod").await;
+    assert_eq!((ebs.status, ebs.header("content-type")), (StatusCode::OK, JSON), "29");
+    assert_eq!(ebs.meta(), [Some("103"), Some("true"), Some("0")], "29");
+    let body = ebs.json();
+    assert_eq!(
+        keys(&body).into_iter().filter(|key| *key != "ControllersRequired").collect::<Vec<_>>(),
+        [
+            "Allocations",
+            "ControllerJobs",
+            "ControllerRequired",
+            "Controllers",
+            "ControllersExpected",
+            "ControllersHealthy",
+            "CreateIndex",
+            "CreateTime",
+            "ID",
+            "ModifyIndex",
+            "ModifyTime",
+            "NodeJobs",
+            "Nodes",
+            "NodesExpected",
+            "NodesHealthy",
+            "Provider",
+            "Version"
+        ],
+        "29"
+    );
+    assert_eq!(body["ControllerRequired"], true, "29");
+    assert_eq!(body["ControllersRequired"], true, "29");
+    // 30: without an orchestrator no namespace has allocations.
+    assert_eq!(body["Allocations"], Value::Null, "30");
+    for namespace in ["*", "apps", "nope"] {
+        assert_eq!(get(&fixture, &format!("/v1/plugin/csi/ebs-prod?namespace={namespace}")).await, ebs, "30");
+    }
+    let nfs = get(&fixture, "/v1/plugin/csi/nfs").await;
+    let body = nfs.json();
+    assert_eq!(body["Controllers"], json!({}), "31");
+    assert_eq!(body["ControllerRequired"], false, "31");
+    assert_eq!(keys(&body["Nodes"]), ["host-0001", "host-0002"], "31");
+    for record in body["Nodes"].as_object().expect("an object").values() {
+        assert_eq!(keys(&record["NodeInfo"]).len(), 7, "31");
+        assert_eq!(record.get("ControllerInfo"), None, "31");
+    }
+    for record in ebs.json()["Controllers"].as_object().expect("an object").values() {
+        let info = record["ControllerInfo"].as_object().expect("an object");
+        assert_eq!(info.len(), 12, "32");
+        assert!(info.values().all(Value::is_boolean), "32");
+        assert_eq!(record.get("NodeInfo"), None, "32");
+    }
+    for (case, id) in [("33", "missing"), ("34", "EBS-PROD"), ("34", "ebs"), ("33", "%FF"), ("33", "%20nfs")] {
+        assert_not_found(case, &get(&fixture, &format!("/v1/plugin/csi/{id}")).await);
+    }
+    for rest in ["", "%2F"] {
+        assert_text("35", &get(&fixture, &format!("/v1/plugin/csi/{rest}")).await, 500, "missing plugin ID");
+    }
+    for rest in ["nfs/", "nfs/anything", "nfs%2Fx", "%6efs", "nfs?type=host&prefix=zzz"] {
+        assert_eq!(get(&fixture, &format!("/v1/plugin/csi/{rest}")).await, nfs, "36, 38: {rest}");
+    }
+    for rest in ["nfs/a/b", "nfs/a/", "nfs%2Fa%2Fb", "nfs/a/b?index=abc"] {
+        assert_text("37", &get(&fixture, &format!("/v1/plugin/csi/{rest}")).await, 404, "resource not found");
+    }
+    let broken = get(&fixture, "/v1/plugin/csi/%zz").await;
+    assert_eq!((broken.status.as_u16(), &*broken.body), (400, "400 Bad Request"), "39");
+    assert_eq!((broken.header("vary"), broken.header("connection")), (None, Some("close")), "39");
+    for target in ["/v1/plugin/host/nfs", "/v1/plugin/", "/v1/nope", "/v2/plugins", "/v1/gateway/nope"] {
+        assert_text("40", &get(&fixture, target).await, 404, "");
+    }
+    assert_text("41", &call(&fixture, Method::DELETE, "/v1/plugin/csi/nfs").await, 405, "Invalid method");
+    assert_text("41", &call(&fixture, Method::DELETE, "/v1/plugin/csi/a/b/c").await, 405, "Invalid method");
+    let bad = get(&fixture, "/v1/plugin/csi/nfs?index=abc").await;
+    assert_text("3, order of checks", &bad, 400, "Invalid index");
+    assert_text("3", &get(&fixture, "/v1/plugin/csi/?region=mars").await, 500, "No path to region");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cases_47_to_54_a_waiting_list() {
+    let fixture = Fixture::conformance();
+    let list = get(&fixture, "/v1/plugins?type=csi").await;
+    for (case, rest) in
+        [("47", "index=102"), ("51", "index=0&wait=10s"), ("52", "wait=10s"), ("54", "index=103&wait=1ns")]
+    {
+        let (answer, took) = timed(get(&fixture, &format!("/v1/plugins?type=csi&{rest}"))).await;
+        assert_eq!(answer, list, "{case}");
+        assert_between(case, took, 0.0, 0.01);
+    }
+    let (answer, took) = timed(get(&fixture, "/v1/plugins?type=csi&index=103&wait=2s")).await;
+    assert_eq!(answer, list, "48");
+    assert_between("48", took, 2.0, 2.13);
+    let (answer, took) = timed(get(&fixture, "/v1/plugins?type=csi&index=1103&wait=1s")).await;
+    assert_eq!(answer, list, "50");
+    assert_between("50", took, 1.0, 1.07);
+    let (answer, took) = timed(get(&fixture, "/v1/plugins?type=csi&prefix=nfs&index=103&wait=1s")).await;
+    assert_eq!((ids(&answer), answer.index()), (vec!["nfs".to_owned()], Some(T)), "59");
+    assert_between("59", took, 1.0, 1.07);
+    let (_, took) = timed(get(&fixture, "/v1/plugins?type=csi&index=18446744073709551615&wait=999h")).await;
+    assert_between("a wait is capped", took, 300.0, 318.76);
+    let wait = get(&fixture, "/v1/plugins?type=csi&index=103&wait=2s");
+    let (answer, took) = meanwhile(wait, 1.0, || fixture.apply_at(110, [put(node("nfs", "host-0003"))])).await;
+    assert_eq!((answer.index(), &answer.json()[2]["NodesHealthy"]), (Some(110), &json!(3)), "49");
+    assert_between("49", took, 1.0, 1.01);
+    for wait in ["wait=-1s", "wait=0", ""] {
+        let (_, took) = timed(get(&fixture, &format!("/v1/plugins?type=csi&index=110&{wait}"))).await;
+        assert_between("53", took, 300.0, 318.76);
+    }
+    assert_eq!(fixture.waiters.subjects(), 0, "nobody waits any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cases_55_to_58_a_waiting_read() {
+    let fixture = Fixture::conformance();
+    let nfs = get(&fixture, "/v1/plugin/csi/nfs").await;
+    let (answer, took) = timed(get(&fixture, "/v1/plugin/csi/missing?index=1&wait=1s")).await;
+    assert_not_found("55", &answer);
+    assert_between("55", took, 1.0, 1.07);
+    let wait = get(&fixture, "/v1/plugin/csi/missing?index=1&wait=10s");
+    let (answer, took) = meanwhile(wait, 1.0, || fixture.apply_at(104, [put(node("missing", "host-0001"))])).await;
+    assert_eq!((answer.status, answer.index()), (StatusCode::OK, Some(104)), "56");
+    assert_between("56", took, 1.0, 1.01);
+    let wait = get(&fixture, "/v1/plugin/csi/nfs?index=104&wait=2s");
+    let (answer, took) = meanwhile(wait, 1.0, || fixture.apply_at(105, [put(node("missing", "host-0002"))])).await;
+    assert_eq!((answer.index(), &answer.body), (Some(104), &nfs.body), "57: another plugin changes");
+    assert_between("57", took, 2.0, 2.13);
+    let (answer, took) = timed(get(&fixture, "/v1/plugin/csi/nfs?index=104")).await;
+    assert_eq!((answer.index(), &answer.body), (Some(105), &nfs.body), "58");
+    assert_between("58", took, 0.0, 0.01);
+}
+
+#[tokio::test]
+async fn cases_91_to_93_odd_names_times_and_an_empty_list() {
+    let fixture = Fixture::empty(Settings::default());
+    let empty = get(&fixture, "/v1/plugins?type=csi").await;
+    assert_eq!((&*empty.body, empty.index()), ("[]", Some(0)), "93");
+    assert_not_found("93", &get(&fixture, "/v1/plugin/csi/nfs").await);
+
+    let name = "a<&>\"ü\u{2028}";
+    let at = |update_time: i64, host: &str| Record { update_time: Timestamp(update_time), ..node(name, host) };
+    let whole = 1_767_323_045_000_000_000;
+    let records = [at(whole, "whole-00"), at(whole + 120_000_000, "fraction"), at(0, "never-00")];
+    let index = fixture.apply(records.map(put));
+    let list = get(&fixture, "/v1/plugins?type=csi").await;
+    assert!(list.body.contains(r#""ID":"a<&>\"ü\u2028""#), "91: {}", list.body);
+    let read = get(&fixture, "/v1/plugin/csi/a%3C%26%3E%22%C3%BC%E2%80%A8").await;
+    assert_eq!((read.status, read.index()), (StatusCode::OK, Some(index)), "91");
+    assert!(read.body.contains(r#""PluginID":"a<&>\"ü\u2028""#), "91: {}", read.body);
+    let body = read.json();
+    assert_eq!(body["ID"], name, "91");
+    assert_eq!(body["Nodes"]["whole-00"]["UpdateTime"], "2026-01-02T03:04:05Z", "92");
+    assert_eq!(body["Nodes"]["fraction"]["UpdateTime"], "2026-01-02T03:04:05.12Z", "92");
+    assert_eq!(body["Nodes"]["never-00"]["UpdateTime"], Value::Null, "92");
+}
+
+#[tokio::test]
+async fn cases_42_to_46_compression() {
+    let fixture = Fixture::conformance();
+    let list = get(&fixture, "/v1/plugins?type=csi").await;
+    let packed = get_as(&fixture, "/v1/plugins?type=csi", "gzip").await;
+    assert_eq!(packed.header("content-encoding"), Some("gzip"), "42");
+    assert_eq!(packed.header("vary"), Some("Accept-Encoding"), "42");
+    assert_eq!((packed.body.as_str(), packed.meta()), (list.body.as_str(), list.meta()), "42");
+    assert!(packed.length < list.length, "42");
+
+    let empty = get_as(&fixture, "/v1/plugins?type=host", "gzip").await;
+    assert_eq!((empty.header("content-encoding"), &*empty.body), (Some("gzip"), ""), "43");
+    assert_eq!(empty.header("content-type"), None, "43");
+    assert!((20..=23).contains(&empty.length), "43: {}", empty.length);
+
+    let missing = get_as(&fixture, "/v1/plugin/csi/missing", "gzip").await;
+    assert_eq!(missing.header("content-encoding"), Some("gzip"), "44");
+    assert_not_found("44", &missing);
+
+    for accepted in ["gzip;q=1.0", "GZIP", "*", "br"] {
+        assert_eq!(get_as(&fixture, "/v1/plugins?type=csi", accepted).await, list, "45: {accepted}");
+    }
+    let raw = get_as(&fixture, "/v1/plugins?type=csi", "br, deflate, gzip").await;
+    assert_eq!((raw.header("content-encoding"), &raw.body), (Some("deflate"), &list.body), "46");
+}
+
+#[tokio::test]
+async fn every_answer_from_behind_the_router_is_compressed_for_those_who_ask() {
+    let fixture = Fixture::conformance();
+    for target in [
+        "/v1/plugins",
+        "/v1/plugins?type=csi",
+        "/v1/plugins?type=csi&pretty",
+        "/v1/plugins?type=csi&prefix=nfs",
+        "/v1/plugins?type=csi&index=abc",
+        "/v1/plugins?type=csi&region=mars",
+        "/v1//plugins",
+        "/v1/nope",
+        "/v1/plugin/csi/",
+        "/v1/plugin/csi/ebs-prod",
+        "/v1/plugin/csi/ebs-prod?pretty",
+        "/v1/plugin/csi/ebs-prod?shape=documented",
+        "/v1/plugin/csi/ebs-prod?shape=documented&pretty",
+        "/v1/plugin/csi/a/b/c",
+        "/v1/gateway/plugin/ebs-prod",
+        "/livez",
+    ] {
+        let plain = get(&fixture, target).await;
+        // Twice: what is kept is what was made.
+        for accepted in ["gzip", "deflate", "deflate", "gzip"] {
+            let packed = get_as(&fixture, target, accepted).await;
+            assert_eq!(packed.header("content-encoding"), Some(accepted), "{target}");
+            assert_eq!((packed.status, &packed.body), (plain.status, &plain.body), "{target} as {accepted}");
+            assert_eq!(packed.header("content-type"), plain.header("content-type"), "{target}");
+            assert_eq!(packed.meta(), plain.meta(), "{target}");
+        }
+        assert_eq!(get(&fixture, target).await, plain, "{target}");
+    }
+    let below = get_as(&fixture, "/v1/plugin/csi/%zz", "gzip").await;
+    assert_eq!((below.header("content-encoding"), below.header("vary")), (None, None));
+    let upgrade = Request::get("/v1/plugins?type=csi").header("Accept-Encoding", "gzip").header("Upgrade", "websocket");
+    let answer = send(&fixture, upgrade.body(Body::empty()).expect("legal")).await;
+    assert_eq!(answer, get(&fixture, "/v1/plugins?type=csi").await);
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_made_anew_when_its_plugin_changes() {
+    let fixture = Fixture::conformance();
+    let before = get_as(&fixture, "/v1/plugin/csi/nfs", "gzip").await;
+    let list_before = get_as(&fixture, "/v1/plugins?type=csi", "gzip").await;
+    fixture.apply([put(node("nfs", "host-0003"))]);
+    let after = get_as(&fixture, "/v1/plugin/csi/nfs", "gzip").await;
+    assert_ne!(after.body, before.body);
+    assert_eq!(after.body, get(&fixture, "/v1/plugin/csi/nfs").await.body);
+    let list = get_as(&fixture, "/v1/plugins?type=csi", "gzip").await;
+    assert_ne!(list.body, list_before.body);
+    assert_eq!(list.body, get(&fixture, "/v1/plugins?type=csi").await.body);
+}
+
+#[tokio::test]
+async fn bodies_above_two_kibibytes_on_the_wire_come_in_chunks() {
+    let served = Served::start().await;
+    let read = "/v1/plugin/csi/ebs-prod";
+    let plain = get(&served.fixture, read).await;
+    assert!(plain.length > 2048, "the case needs a large body");
+    let wire = served.ask("GET", read, "").await;
+    assert_eq!((wire.header("Transfer-Encoding"), wire.header("Content-Length")), (Some("chunked"), None));
+    assert_eq!(wire.plain(), plain.body);
+    // What counts are the bytes that are sent.
+    let packed = served.ask("GET", read, "Accept-Encoding: gzip\r\n").await;
+    assert_eq!(packed.header("Transfer-Encoding"), None);
+    assert_eq!(packed.header("Content-Length"), Some(&*packed.body.len().to_string()));
+    assert_eq!(packed.plain(), plain.body);
+    let old = served.bytes(format!("GET {read} HTTP/1.0\r\n\r\n").as_bytes()).await;
+    let old = Wire::parse(&old);
+    assert_eq!((old.header("Transfer-Encoding"), old.header("Content-Length")), (None, None));
+    assert_eq!(old.plain(), plain.body);
+    let head = served.ask("HEAD", "/v1/plugins", "Accept-Encoding: gzip\r\n").await;
+    assert_eq!((head.status, head.header("Content-Encoding"), head.body.len()), (405, Some("gzip"), 0));
+    // Exactly at the border: the largest list that has a length.
+    let small = get(&served.fixture, "/v1/plugins?type=csi").await;
+    let wire = served.ask("GET", "/v1/plugins?type=csi", "").await;
+    assert_eq!(wire.header("Content-Length"), Some(&*small.length.to_string()));
+}

@@ -25,8 +25,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use support::client::{
-    JSON, NO_META, Served, T, assert_between, assert_not_found, assert_text, call, get, head_of, ids, meanwhile, timed,
-    until, within,
+    JSON, Served, T, assert_between, assert_not_found, assert_text, call, get, head_of, ids, meanwhile, timed, until,
+    within,
 };
 use support::fixture::{Fixture, SOME_TIME, controller, node, plugin_id, put, unhealthy};
 

@@ -168,7 +168,7 @@ async fn cases_29_to_41_the_read() {
     );
     assert_eq!(body["ControllerRequired"], true, "29");
     assert_eq!(body["ControllersRequired"], true, "29");
-    // 30: without an orchestrator no namespace has allocations.
+    // Without an orchestrator no namespace has allocations; with one, see below.
     assert_eq!(body["Allocations"], Value::Null, "30");
     for namespace in ["*", "apps", "nope"] {
         assert_eq!(get(&fixture, &format!("/v1/plugin/csi/ebs-prod?namespace={namespace}")).await, ebs, "30");
@@ -288,6 +288,43 @@ async fn cases_91_to_93_odd_names_times_and_an_empty_list() {
     assert_eq!(body["Nodes"]["whole-00"]["UpdateTime"], "2026-01-02T03:04:05Z", "92");
     assert_eq!(body["Nodes"]["fraction"]["UpdateTime"], "2026-01-02T03:04:05.12Z", "92");
     assert_eq!(body["Nodes"]["never-00"]["UpdateTime"], Value::Null, "92");
+}
+
+#[tokio::test]
+async fn cases_29_and_30_allocations() {
+    let fixture = Fixture::conformance().with_allocations();
+    let shown = |answer: &Answer| -> Option<Vec<String>> {
+        let allocations = answer.json()["Allocations"].as_array()?.clone();
+        Some(allocations.iter().map(|one| one["ID"].as_str().expect("text").to_owned()).collect())
+    };
+    let none = get(&fixture, "/v1/plugin/csi/ebs-prod?namespace=nope").await;
+    assert!(none.body.contains(r#"{"Allocations":null,"ControllerJobs":"#), "30: {}", none.body);
+    for (case, query, ids) in [
+        ("29", "", &["a2", "a1"][..]),
+        ("29", "?namespace=", &["a2", "a1"]),
+        ("30", "?namespace=*", &["a2", "a3", "a1"]),
+        ("30", "?namespace=apps", &["a3"]),
+    ] {
+        let target = format!("/v1/plugin/csi/ebs-prod{query}");
+        let answer = get(&fixture, &target).await;
+        assert_eq!(shown(&answer).expect("allocations"), ids, "{case}: {query}");
+        let mut body = answer.json();
+        body["Allocations"] = Value::Null;
+        assert_eq!(body, none.json(), "{case}: the rest is everybody's");
+        assert_eq!(answer.meta(), none.meta(), "{case}");
+        for accepted in ["gzip", "deflate", "gzip"] {
+            let packed = get_as(&fixture, &target, accepted).await;
+            assert_eq!(packed.header("content-encoding"), Some(accepted), "{case}");
+            assert_eq!(packed.body, answer.body, "{case}: {query} as {accepted}");
+        }
+        let separator = if query.is_empty() { "?" } else { "&" };
+        let pretty = get(&fixture, &format!("{target}{separator}pretty")).await;
+        assert_eq!(pretty.json(), answer.json(), "{case}: {query} indented");
+        assert!(pretty.body.starts_with("{\n    \"Allocations\": [\n        {\n"), "{case}: {}", pretty.body);
+    }
+    assert_eq!(shown(&get(&fixture, "/v1/plugin/csi/nfs?namespace=*").await), None, "its allocation is not known");
+    fixture.allocations.replace([]);
+    assert_eq!(get(&fixture, "/v1/plugin/csi/ebs-prod?namespace=*").await, none);
 }
 
 #[tokio::test]

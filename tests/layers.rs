@@ -29,6 +29,7 @@ const TABLE: &[Row] = &[
     (
         "api",
         &[
+            "registry::allocations",
             "registry::reader",
             "registry::history",
             "registry::sockets",

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::ReadShape;
 use super::content::{Coding, Content, Packed};
 use super::wire::{documented, json, nomad};
+use crate::domain::allocation::Allocation;
 use crate::domain::catalog::Catalog;
 use crate::domain::id::PluginId;
 use crate::domain::plugin::Plugin;
@@ -30,6 +31,13 @@ pub(super) struct Form {
     pub(super) shape: ReadShape,
     /// Indented.
     pub(super) is_pretty: bool,
+}
+
+impl Form {
+    /// How much of a body may be another for another reader.
+    fn beginning(self) -> usize {
+        if self.shape == ReadShape::Nomad && !self.is_pretty { nomad::NO_ALLOCATIONS.len() } else { 0 }
+    }
 }
 
 /// A form, and whether it is compressed.
@@ -161,7 +169,8 @@ impl Bodies {
         let body = if is_packed {
             // Whoever wants it compressed does not want it as it is, so that is used where it is, and not kept.
             let plain = self.kept(plugin, form).unwrap_or_else(|| made(plugin, form).into());
-            Kept::Packed(Packed::new(&plain))
+            let (beginning, rest) = plain.split_at(form.beginning());
+            Kept::Packed(Packed::with_beginning(beginning, rest))
         } else {
             Kept::Plain(made(plugin, form).into())
         };
@@ -169,6 +178,43 @@ impl Bodies {
         let entry = Entry { plugin: Arc::downgrade(plugin), body, was_used: AtomicBool::new(false) };
         exclusive(&self.reads).put((plugin.id.clone(), place), entry, LIMIT);
         content
+    }
+
+    /// The read body for a reader who is shown allocations: they are its beginning, and the rest is everybody's.
+    pub(super) fn read_with(
+        &self,
+        plugin: &Arc<Plugin>,
+        form: Form,
+        coding: Coding,
+        shown: &[Arc<Allocation>],
+    ) -> Content {
+        if shown.is_empty() || form.shape == ReadShape::Documented {
+            return self.read(plugin, form, coding);
+        }
+        let mut beginning = nomad::allocations(shown);
+        if form.is_pretty {
+            // Read by people: made for each of them.
+            let form = Form { is_pretty: false, ..form };
+            beginning.extend_from_slice(made(plugin, form).get(form.beginning()..).unwrap_or_default());
+            return json::indented(&beginning).into();
+        }
+        // Makes it, if it is not kept; what is too large to be kept is made twice.
+        let whole = self.read(plugin, form, coding);
+        if let Some(Kept::Packed(packed)) = shared(&self.reads).find(plugin, Place::of(form, true))
+            && coding != Coding::Identity
+        {
+            return Content::Parts(packed.behind(&beginning, coding));
+        }
+        let plain = match whole {
+            Content::Plain(plain) => plain,
+            _ => made(plugin, form).into(),
+        };
+        let rest = plain.slice(form.beginning().min(plain.len())..);
+        if coding == Coding::Identity {
+            return Content::Parts(vec![beginning.into(), rest]);
+        }
+        beginning.extend_from_slice(&rest);
+        beginning.into()
     }
 
     /// A body as it is, if it is kept.

@@ -335,6 +335,15 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_body_with_a_length_has_two_kibibytes() {
+        use hyper::body::Body as _;
+        let length = |bytes: usize| framed(vec![0; bytes].into()).size_hint().exact();
+        assert_eq!(length(0), Some(0));
+        assert_eq!(length(2048), Some(2048));
+        assert_eq!(length(2049), None);
+    }
+
+    #[test]
     fn nothing_is_a_member_of_twenty_bytes() {
         let packed = Packed::new(b"");
         assert_eq!(packed.len(), 20);

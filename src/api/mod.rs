@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
+use crate::registry::allocations::Allocations;
 use crate::registry::commands::Commands;
 use crate::registry::history;
 use crate::registry::reader::Reader;
@@ -127,6 +128,8 @@ pub struct State {
     bodies: Bodies,
     /// `None`: no command is taken.
     commands: Option<Commands>,
+    /// `None`: nobody says who runs a driver.
+    allocations: Option<Allocations>,
 }
 
 impl State {
@@ -139,13 +142,29 @@ impl State {
         settings: Settings,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { reader, history, sockets, settings, shutdown, bodies: Bodies::default(), commands: None }
+        Self {
+            reader,
+            history,
+            sockets,
+            settings,
+            shutdown,
+            bodies: Bodies::default(),
+            commands: None,
+            allocations: None,
+        }
     }
 
     /// Takes commands, too.
     #[must_use]
     pub fn with_commands(mut self, commands: Commands) -> Self {
         self.commands = Some(commands);
+        self
+    }
+
+    /// Shows allocations, too.
+    #[must_use]
+    pub fn with_allocations(mut self, allocations: Allocations) -> Self {
+        self.allocations = Some(allocations);
         self
     }
 }

@@ -12,6 +12,7 @@ use super::query::{Blocking, Prefix, Query};
 use super::wire::{json, nomad};
 use super::{State, blocking, json_response};
 use crate::domain::catalog::Catalog;
+use crate::domain::plugin::Plugin;
 use crate::domain::time::Index;
 use crate::registry::reader::Subject;
 
@@ -72,6 +73,8 @@ pub(super) struct Read {
     /// `None` where it is no text, and so no plugin's.
     id: Option<String>,
     form: Form,
+    /// Whose allocations are shown; `None` where there are none to show.
+    namespace: Option<Box<str>>,
 }
 
 /// The id in what follows a subtree's root: the first of one or two segments, whatever the second is.
@@ -90,7 +93,8 @@ impl Read {
             return Err(ApiError::MissingPluginId);
         }
         let form = Form { shape: query.shape().unwrap_or(state.settings.read_shape), is_pretty: query.is_pretty() };
-        Ok(Self { blocking, id: String::from_utf8(id.to_vec()).ok(), form })
+        let namespace = state.allocations.as_ref().map(|_| query.namespace());
+        Ok(Self { blocking, id: String::from_utf8(id.to_vec()).ok(), form, namespace })
     }
 
     /// Waits and answers.
@@ -103,8 +107,15 @@ impl Read {
         .await;
         let meta = Meta::new(&state.reader, index);
         match plugin {
-            Some(plugin) => Ok(json_response(Some(meta), state.bodies.read(&plugin, self.form, coding))),
+            Some(plugin) => Ok(json_response(Some(meta), self.body(state, &plugin, coding))),
             None => Err(ApiError::NoSuchPlugin(meta)),
         }
+    }
+
+    fn body(&self, state: &State, plugin: &Arc<Plugin>, coding: Coding) -> Content {
+        let (Some(allocations), Some(namespace)) = (&state.allocations, &self.namespace) else {
+            return state.bodies.read(plugin, self.form, coding);
+        };
+        state.bodies.read_with(plugin, self.form, coding, &allocations.of(plugin, namespace))
     }
 }

@@ -107,6 +107,11 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// The namespace whose allocations are shown; `*`: all.
+    pub(super) fn namespace(&self) -> Box<str> {
+        self.filled("namespace").map_or_else(|| "default".into(), |value| String::from_utf8_lossy(value).into())
+    }
+
     /// What ids begin with.
     pub(super) fn prefix(&self) -> Prefix {
         let bytes = self.first("prefix").unwrap_or_default();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use csi_gateway::api::{self, BoxError, History, Settings};
+use csi_gateway::domain::allocation::Allocation;
 use csi_gateway::domain::capability::{
     CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService, VolumeExpansion,
 };
@@ -18,6 +19,7 @@ use csi_gateway::domain::id::{HostId, InstanceKey, PluginId, Role};
 use csi_gateway::domain::record::{Owner, Phase, Reason, Record};
 use csi_gateway::domain::time::{Index, Timestamp};
 use csi_gateway::domain::topology::Topology;
+use csi_gateway::registry::allocations::Allocations;
 use csi_gateway::registry::reader::{Durability, Reader, Standing, Waiters};
 use csi_gateway::registry::sockets::Sockets;
 use tokio::sync::watch;
@@ -82,6 +84,12 @@ pub fn instance(plugin: &str, role: Role, host: &str) -> Record {
     }
 }
 
+/// An allocation, with as much of a stub as tells it from others.
+pub fn allocation(id: &str, namespace: &str, modify_index: u64) -> Allocation {
+    let stub = format!(r#"{{"ID":"{id}","ModifyIndex":{modify_index},"Namespace":"{namespace}"}}"#);
+    Allocation { id: id.into(), namespace: namespace.into(), modify_index, stub: stub.into_bytes().into() }
+}
+
 pub fn node(plugin: &str, host: &str) -> Record {
     instance(plugin, Role::Node, host)
 }
@@ -137,6 +145,7 @@ pub struct Fixture {
     pub router: axum::Router,
     pub waiters: Arc<Waiters>,
     pub sockets: Sockets,
+    pub allocations: Allocations,
     pub history: Arc<Told>,
     pub shutdown: CancellationToken,
     pub standing: watch::Sender<Standing>,
@@ -154,8 +163,10 @@ impl Fixture {
         let (sockets, shutdown) = (Sockets::default(), CancellationToken::new());
         let reader = Reader::new(catalogs, standings, Arc::clone(&waiters));
         let handle: Arc<dyn History> = Arc::clone(&history) as _;
+        let allocations = Allocations::default();
         let state = api::State::new(reader, handle, sockets.clone(), settings, shutdown.clone());
-        Self { router: api::router(state), waiters, sockets, history, shutdown, standing, catalog }
+        let state = state.with_allocations(allocations.clone());
+        Self { router: api::router(state), waiters, sockets, allocations, history, shutdown, standing, catalog }
     }
 
     /// The fixture of `nomad-http.md` section 23, without allocations; its index is 103.
@@ -179,6 +190,19 @@ impl Fixture {
         );
         fixture.apply_at(103, [put(node("ebs-prod-2", "host-0001"))]);
         fixture
+    }
+
+    /// The allocations of the conformance fixture's `ebs-prod`: two in `default`, one in `apps`.
+    pub fn with_allocations(self) -> Self {
+        let of = |host: &str, alloc: &str| Record { owner: Owner { alloc_id: alloc.into() }, ..node("ebs-prod", host) };
+        self.apply_at(104, [of("host-0001", "a1"), of("host-0002", "a2"), of("host-0003", "a3")].map(put));
+        self.allocations.replace([
+            allocation("a1", "default", 40),
+            allocation("a2", "default", 60),
+            allocation("a3", "apps", 50),
+            allocation("a4", "default", 70),
+        ]);
+        self
     }
 
     /// Publishes a batch, as the publisher does: visible first, then the waiters.

@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::json::{append, time};
+use crate::domain::allocation::Allocation;
 use crate::domain::capability::{Capability, CapabilitySet, ControllerCapability, NodeCapability};
 use crate::domain::id::Role;
 use crate::domain::plugin::Plugin;
@@ -219,11 +221,10 @@ pub(in crate::api) fn list_body<'a>(plugins: impl Iterator<Item = &'a Plugin>) -
     out
 }
 
-/// Keys before `Controllers`.
+/// Keys between `Allocations` and `Controllers`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Head {
-    allocations: Option<[(); 0]>,
     controller_jobs: BTreeMap<&'static str, ()>,
     controller_required: bool,
 }
@@ -255,19 +256,33 @@ struct Tail<'a> {
     version: &'a str,
 }
 
+/// What a read body begins with where no allocation is shown.
+pub(in crate::api) const NO_ALLOCATIONS: &[u8] = b"{\"Allocations\":null";
+
+/// What it begins with for a reader who is shown these.
+pub(in crate::api) fn allocations(shown: &[Arc<Allocation>]) -> Vec<u8> {
+    let mut out = b"{\"Allocations\":[".to_vec();
+    for (position, allocation) in shown.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&allocation.stub);
+    }
+    out.push(b']');
+    out
+}
+
 /// The read body: the instances as each was rendered once, between what belongs to the plugin.
 pub(in crate::api) fn read_body(plugin: &Plugin) -> Vec<u8> {
     let dates = plugin.dates;
     let create_time = dates.map_or(0, |dates| dates.create_time.0);
     let (controllers, nodes) = (plugin.count(Role::Controller), plugin.count(Role::Node));
     let mut out = Vec::with_capacity(512 + 640 * plugin.tally.known() as usize);
-    append(
+    out.extend_from_slice(NO_ALLOCATIONS);
+    out.push(b'}');
+    append_fields(
         &mut out,
-        &Head {
-            allocations: None,
-            controller_jobs: BTreeMap::new(),
-            controller_required: plugin.requires_controller(),
-        },
+        &Head { controller_jobs: BTreeMap::new(), controller_required: plugin.requires_controller() },
     );
     append_instances(&mut out, "Controllers", plugin, Role::Controller);
     append_fields(

@@ -2,16 +2,25 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use csi_gateway::api::Settings;
+use csi_gateway::domain::allocation::Allocation;
+use csi_gateway::domain::capability::{CapabilitySet, ControllerCapability, NodeCapability, PluginService};
+use csi_gateway::domain::fingerprint::{Fingerprint, NodeFacts, Product};
+use csi_gateway::domain::id::Role;
 use csi_gateway::domain::record::Record;
 use csi_gateway::domain::time::Timestamp;
+use csi_gateway::domain::topology::{Pairs, Topology};
 use serde_json::{Value, json};
 
 use support::client::{
     Answer, JSON, NO_META, Served, T, Wire, assert_between, assert_empty_ok, assert_not_found, assert_text, call, get,
-    get_as, ids, keys, meanwhile, send, timed,
+    get_as, ids, keys, meanwhile, send, timed, within,
 };
 use support::fixture::{Fixture, node, put};
 
@@ -430,4 +439,167 @@ async fn bodies_above_two_kibibytes_on_the_wire_come_in_chunks() {
     let small = get(&served.fixture, "/v1/plugins?type=csi").await;
     let wire = served.ask("GET", "/v1/plugins?type=csi", "").await;
     assert_eq!(wire.header("Content-Length"), Some(&*small.length.to_string()));
+}
+
+/// What a running Nomad answered, and what it was asked.
+struct Recorded {
+    asked: Value,
+    body: Option<String>,
+}
+
+fn recordings() -> Vec<Recorded> {
+    let lines = include_str!("golden/nomad-http.jsonl").lines();
+    let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let body_of = |case: &Value| text(&lines.iter().find(|line| line["case"] == *case).expect("a case")["body"]);
+    let recorded = |line: &Value| {
+        let body = if line["body_of"].is_null() { text(&line["body"]) } else { body_of(&line["body_of"]) };
+        Recorded { asked: line.clone(), body }
+    };
+    lines.iter().map(recorded).collect()
+}
+
+/// A gateway that knows the recorded plugin.
+fn recorded_plugin(body: &str) -> Fixture {
+    let plugin: Value = serde_json::from_str(body).expect("the recorded read");
+    let nanos = |time: &Value| {
+        let time: jiff::Timestamp = time.as_str().expect("a time").parse().expect("RFC 3339");
+        Timestamp(i64::try_from(time.as_nanosecond()).expect("our century"))
+    };
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let product = |role: Role| Product {
+        provider: text(&plugin["Provider"]).into(),
+        version: text(&plugin["Version"]).into(),
+        manifest: Pairs::default(),
+        services: [PluginService::Controller, PluginService::VolumeAccessibilityConstraints].into_iter().collect(),
+        expansion: CapabilitySet::default(),
+        controller: (role == Role::Controller).then(|| {
+            use ControllerCapability as C;
+            let can = [C::CloneVolume, C::VolumeCondition, C::CreateDeleteVolume, C::CreateDeleteSnapshot];
+            let more = [C::ExpandVolume, C::GetVolume, C::GetCapacity, C::ListSnapshots, C::ListVolumes];
+            can.into_iter().chain(more).collect()
+        }),
+        node: (role == Role::Node).then(|| {
+            use NodeCapability as N;
+            [N::StageUnstageVolume, N::VolumeCondition, N::ExpandVolume, N::GetVolumeStats].into_iter().collect()
+        }),
+        group: None,
+    };
+    let record = |role: Role, side: &str| {
+        let (host, shown) = plugin[side].as_object().expect("a map").iter().next().expect("one host");
+        let facts = &shown["NodeInfo"];
+        let mut record = node("hostpath0", host);
+        record.key.role = role;
+        record.update_time = nanos(&shown["UpdateTime"]);
+        record.owner.alloc_id = text(&shown["AllocID"]).into();
+        record.fingerprint = Some(Fingerprint {
+            product: Arc::new(product(role)),
+            node: (role == Role::Node).then(|| {
+                let segments = facts["AccessibleTopology"]["Segments"].as_object().expect("segments");
+                let segments = segments.iter().map(|(key, value)| (key.as_str(), value.as_str().expect("text")));
+                Box::new(NodeFacts {
+                    id: text(&facts["ID"]).into(),
+                    max_volumes: facts["MaxVolumes"].as_i64().expect("a number"),
+                    topology: Some(Topology { segments: Some(segments.collect()) }),
+                })
+            }),
+            warnings: Box::default(),
+        });
+        record
+    };
+    let index = |key: &str| plugin[key].as_u64().expect("an index");
+    let created = Timestamp(plugin["CreateTime"].as_i64().expect("nanoseconds"));
+    let fixture = Fixture::empty(Settings::default());
+    fixture.apply_dated(index("CreateIndex"), created, [put(record(Role::Controller, "Controllers"))]);
+    fixture.apply_dated(index("ModifyIndex"), created, [put(record(Role::Node, "Nodes"))]);
+    // As it came: cut out of the body, since a parsed object forgets the order of its keys.
+    let stubs = body.split_once("\"Allocations\":[").expect("allocations").1;
+    let stub = stubs.split_once("],\"ControllerJobs\"").expect("their end").0;
+    let shown = &plugin["Allocations"][0];
+    fixture.allocations.replace([Allocation {
+        id: text(&shown["ID"]).into(),
+        namespace: text(&shown["Namespace"]).into(),
+        modify_index: shown["ModifyIndex"].as_u64().expect("an index"),
+        stub: stub.as_bytes().into(),
+    }]);
+    fixture
+}
+
+/// The recorded body as ours has to be: with the one key more, and without jobs, which only an orchestrator knows.
+fn ours(recorded: &str) -> String {
+    let compact = r#"{"default":{"hostpath":{"Expected":1,"ID":"hostpath","Namespace":"default"}}}"#;
+    let indented = "{
+        \"default\": {
+            \"hostpath\": {
+                \"Expected\": 1,
+                \"ID\": \"hostpath\",
+                \"Namespace\": \"default\"
+            }
+        }
+    }";
+    let without_jobs = recorded.replace(compact, "{}").replace(indented, "{}");
+    // The key of a plugin, not of a stub in the list, which has nothing after its index but its id.
+    without_jobs
+        .replace(r#""CreateIndex":11,"CreateTime""#, r#""ControllersRequired":true,"CreateIndex":11,"CreateTime""#)
+        .replace(
+            "    \"CreateIndex\": 11,\n    \"CreateTime\"",
+            "    \"ControllersRequired\": true,\n    \"CreateIndex\": 11,\n    \"CreateTime\"",
+        )
+}
+
+/// Every request of `golden/nomad-http.jsonl` over a connection of its own: the same status, headers and body.
+#[tokio::test]
+async fn what_a_running_nomad_answered_is_what_we_answer() {
+    let recordings = recordings();
+    assert_eq!(recordings.len(), 64);
+    let read = recordings.iter().find(|recorded| recorded.asked["case"] == "read").expect("the read");
+    let served = Arc::new(Served::of(recorded_plugin(read.body.as_deref().expect("its body"))).await);
+    let mut replies = tokio::task::JoinSet::new();
+    let mut blocks = None;
+    for recorded in recordings {
+        let text = |key: &str| recorded.asked[key].as_str().expect("text").to_owned();
+        let (method, path) = (text("method"), text("path"));
+        let mut headers = String::new();
+        for (name, value) in recorded.asked["request_headers"].as_object().into_iter().flatten() {
+            writeln!(headers, "{name}: {}\r", value.as_str().expect("text")).expect("into memory");
+        }
+        let served = Arc::clone(&served);
+        let reply = async move { served.ask(&method, &path, &headers).await };
+        if recorded.asked["blocks"] == true {
+            blocks = Some(tokio::spawn(reply));
+        } else {
+            replies.spawn(async move { (recorded, timed(reply).await) });
+        }
+    }
+    let mut differing = Vec::new();
+    while let Some(reply) = replies.join_next().await {
+        let (Recorded { asked, body }, (wire, took)) = reply.expect("no panic");
+        let case = asked["case"].as_str().expect("text");
+        let mut wanted: BTreeMap<String, String> = serde_json::from_value(asked["headers"].clone()).expect("headers");
+        let body = body.map(|body| ours(&body));
+        if let (Some(length), "GET") = (wanted.get_mut("Content-Length"), asked["method"].as_str().expect("text")) {
+            // Another compressor, a key more: the length is that of what is sent.
+            *length = if body.is_some() && wire.header("Content-Encoding").is_none() {
+                body.as_ref().map_or(0, String::len).to_string()
+            } else {
+                wire.body.len().to_string()
+            };
+        }
+        wanted.insert("Connection".to_owned(), "close".to_owned());
+        let headers: BTreeMap<String, String> = wire.headers.iter().cloned().collect();
+        let seconds = asked["seconds"].as_f64().map_or(0.0, f64::floor);
+        let is_same = u64::from(wire.status) == asked["status"] && headers == wanted && took >= seconds;
+        let plain = wire.plain();
+        if !is_same || body.as_ref().is_some_and(|body| *body != plain) {
+            differing.push(format!("{case}: {wire:?}\n{plain}\nwanted {asked}, {wanted:?}\n{body:?}"));
+        }
+        if case == "list-gzip" {
+            assert!(plain.starts_with(r#"[{"ControllerRequired":true,"#), "{plain}");
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n\n"));
+    let blocks = blocks.expect("one request waits");
+    assert!(!blocks.is_finished(), "a negative wait waits as long as none");
+    served.fixture.shutdown.cancel();
+    assert_eq!(within(blocks).await.expect("no panic").status, 200);
 }

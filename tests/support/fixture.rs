@@ -207,8 +207,13 @@ impl Fixture {
 
     /// Publishes a batch, as the publisher does: visible first, then the waiters.
     pub fn apply_at(&self, index: u64, changes: impl IntoIterator<Item = RecordChange>) {
+        self.apply_dated(index, SOME_TIME, changes);
+    }
+
+    /// The same at another time.
+    pub fn apply_dated(&self, index: u64, now: Timestamp, changes: impl IntoIterator<Item = RecordChange>) {
         let changes: Vec<RecordChange> = changes.into_iter().collect();
-        let (next, touched) = self.catalog.borrow().with(&changes, Index(index), SOME_TIME);
+        let (next, touched) = self.catalog.borrow().with(&changes, Index(index), now);
         self.catalog.send_replace(Arc::new(next));
         self.waiters.wake(&touched);
     }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, ReadShape};
 use crate::config::load::Variables;
@@ -80,6 +81,8 @@ pub struct Plan {
     pub fingerprint: fingerprint::Settings,
     /// Where to serve.
     pub endpoints: Vec<String>,
+    /// Connections of one client address; zero: as many as it likes.
+    pub max_connections_per_client: u32,
     /// What the API is told.
     pub api: api::Settings,
 }
@@ -97,6 +100,7 @@ impl Plan {
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
             endpoints,
+            max_connections_per_client: 0,
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
@@ -121,6 +125,7 @@ impl Plan {
         plan.discovery = searched;
         plan.history = config.history;
         plan.retire_gone = config.retire_gone;
+        plan.max_connections_per_client = config.max_connections_per_client;
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
         plan.api.region.clone_from(&config.region);
@@ -161,9 +166,10 @@ impl Gateway {
     pub async fn build(plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
         // Addresses first: whoever cannot serve must not touch the state of the one that does.
+        let connections = Connections::at_most(plan.max_connections_per_client);
         let mut listeners = Vec::new();
         for endpoint in &plan.endpoints {
-            listeners.push(Listener::bind(endpoint).await?);
+            listeners.push(Listener::bind(endpoint).await?.limited_by(&connections));
         }
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
         let (store, loaded) = open(&plan.keep, &settings)?;

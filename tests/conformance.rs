@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
@@ -17,6 +18,7 @@ use csi_gateway::domain::record::Record;
 use csi_gateway::domain::time::Timestamp;
 use csi_gateway::domain::topology::{Pairs, Topology};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use support::client::{
     Answer, JSON, NO_META, Served, T, Wire, assert_between, assert_empty_ok, assert_not_found, assert_text, call, get,
@@ -439,6 +441,36 @@ async fn bodies_above_two_kibibytes_on_the_wire_come_in_chunks() {
     let small = get(&served.fixture, "/v1/plugins?type=csi").await;
     let wire = served.ask("GET", "/v1/plugins?type=csi", "").await;
     assert_eq!(wire.header("Content-Length"), Some(&*small.length.to_string()));
+}
+
+#[tokio::test]
+async fn case_94_one_connection_too_many() {
+    let served = Served::limited(Fixture::conformance(), 100).await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        let mut stream = served.connect().await;
+        // Its answer shows that it was let in.
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it reads");
+        let mut answer = [0; 15];
+        within(stream.read_exact(&mut answer)).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        held.push(stream);
+    }
+    let refused = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: 81\r\n\
+        Connection: close\r\n\r\n\
+        Your IP is issuing too many concurrent connections, please rate limit your calls\n";
+    let request = b"GET /v1/plugins HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert_eq!(served.raw(request).await, refused, "94");
+    assert_eq!(served.raw(b"").await, refused, "94: nothing needs to be asked");
+    held.pop();
+    loop {
+        let answer = served.raw(request).await;
+        if answer.starts_with("HTTP/1.1 200 OK") {
+            break;
+        }
+        assert!(answer == refused || answer.is_empty(), "until the server has seen that one went: {answer}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// What a running Nomad answered, and what it was asked.

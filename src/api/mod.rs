@@ -7,6 +7,7 @@
 
 mod blocking;
 mod bodies;
+pub mod connections;
 mod content;
 mod error;
 mod forget;

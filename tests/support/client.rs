@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use csi_gateway::api::connections::Connections;
 use csi_gateway::api::server::{Listener, serve};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -179,7 +180,13 @@ impl Served {
     }
 
     pub async fn of(fixture: Fixture) -> Self {
+        Self::limited(fixture, 0).await
+    }
+
+    /// With so many connections at most for a client.
+    pub async fn limited(fixture: Fixture, most: u32) -> Self {
         let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = listener.limited_by(&Connections::at_most(most));
         let address = listener.address().to_owned();
         let server = tokio::spawn(serve(listener, fixture.router.clone(), fixture.shutdown.clone()));
         Self { fixture, address, server }

@@ -25,8 +25,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use support::client::{
-    JSON, Served, T, assert_between, assert_not_found, assert_text, call, get, head_of, ids, meanwhile, timed, until,
-    within,
+    JSON, Lines, Served, T, assert_between, assert_not_found, assert_text, call, get, head_of, ids, meanwhile, timed,
+    until, within,
 };
 use support::fixture::{Fixture, SOME_TIME, controller, node, plugin_id, put, unhealthy};
 
@@ -405,6 +405,174 @@ async fn a_panic_is_a_500_for_its_request_and_the_connection_goes_on() {
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
     assert!(answer.contains("internal error"), "{answer}");
     assert!(answer.contains("HTTP/1.1 200 OK"), "{answer}");
+}
+
+/// Index of a line of events, and the ids of its events.
+fn events_of(line: &Value) -> (u64, Vec<&str>) {
+    let events = line["Events"].as_array().expect("events");
+    let ids = events.iter().map(|event| {
+        assert_eq!((&event["Topic"], &event["Namespace"]), (&json!("CSIPlugin"), &json!("")));
+        assert_eq!((&event["Index"], &event["FilterKeys"]), (&line["Index"], &json!([event["Key"]])));
+        assert_eq!(event["Payload"]["Plugin"]["ID"], event["Key"]);
+        event["Key"].as_str().expect("text")
+    });
+    (line["Index"].as_u64().expect("a number"), ids.collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_event_stream_has_nomad_s_frame() {
+    let fixture = Fixture::conformance();
+    let mut stream = Lines::of(&fixture, "/v1/event/stream?topic=CSIPlugin").await;
+    let header = |name: &str| stream.headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
+    assert_eq!(header("content-type").as_deref(), JSON);
+    assert_eq!(header("cache-control").as_deref(), Some("no-cache"));
+    assert_eq!(header("connection").as_deref(), Some("close"));
+    assert_eq!(header("content-encoding"), None, "it is never compressed");
+    assert_eq!(stream.next().await.as_deref(), Some("{}"), "at once");
+    let line = stream.next().await.expect("a line");
+    let read = get(&fixture, "/v1/plugin/csi/nfs").await.body;
+    assert_eq!(
+        line,
+        format!(
+            r#"{{"Events":[{{"FilterKeys":["nfs"],"Index":101,"Key":"nfs","Namespace":"","Payload":{{"Plugin":{read}}},"Topic":"CSIPlugin","Type":"NodeRegistration"}}],"Index":101}}"#
+        )
+    );
+    assert_eq!(events_of(&stream.json().await), (102, vec!["ebs-prod"]));
+    assert_eq!(events_of(&stream.json().await), (103, vec!["ebs-prod-2"]));
+    let (beat, took) = timed(stream.next()).await;
+    assert_eq!(beat.as_deref(), Some("{}"));
+    assert_between("heartbeat", took, 29.9, 30.1);
+
+    // What only the gateway shows is no event; one batch is one line, a deletion carries the last state.
+    fixture.apply([put(Record { was_healthy: false, phase: Phase::Starting, ..node("fresh", "host-0009") })]);
+    let remove = RecordChange::Remove(node("ebs-prod-2", "host-0001").key);
+    let index = fixture.apply([put(node("nfs", "host-0003")), remove]);
+    let line = stream.json().await;
+    assert_eq!(events_of(&line), (index, vec!["ebs-prod-2", "nfs"]));
+    assert_eq!(line["Events"][0]["Type"], "NodeDeregistration");
+    assert_eq!(line["Events"][0]["Payload"]["Plugin"]["NodesHealthy"], 1);
+    assert_eq!(line["Events"][1]["Type"], "NodeRegistration");
+    assert_eq!(line["Events"][1]["Payload"]["Plugin"]["NodesHealthy"], 3);
+    fixture.shutdown.cancel();
+    assert_eq!(stream.next().await, None, "it ends with the gateway");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_event_stream_begins_where_it_is_asked_to_and_is_filtered() {
+    let fixture = Fixture::conformance();
+    for (query, indexes) in [
+        ("", &[101, 102, 103][..]),
+        ("?index=0", &[101, 102, 103]),
+        ("?index=1", &[101, 102, 103]),
+        ("?index=102", &[102, 103]),
+        ("?index=103", &[103]),
+        ("?index=104", &[103]),
+        ("?index=-1", &[103]),
+        ("?index=1000000", &[103]),
+        ("?topic=*", &[101, 102, 103]),
+        ("?topic=CSIPlugin:nfs", &[101]),
+        ("?topic=CSIPlugin:nfs&topic=CSIPlugin:ebs-prod", &[101, 102]),
+        ("?topic=CSIPlugin:ebs", &[]),
+        ("?topic=Node", &[]),
+        ("?topic=Node&topic=*:nfs&index=102&namespace=*", &[]),
+    ] {
+        let mut stream = Lines::of(&fixture, &format!("/v1/event/stream{query}")).await;
+        assert_eq!(stream.next().await.as_deref(), Some("{}"), "{query}");
+        for index in indexes {
+            assert_eq!(stream.json().await["Index"], *index, "{query}");
+        }
+        assert_eq!(timed(stream.next()).await.0.as_deref(), Some("{}"), "{query}: and then nothing");
+    }
+    for (target, status, text) in [
+        ("?index=abc", 400, r#"Unable to parse index: strconv.Atoi: parsing "abc": invalid syntax"#),
+        (
+            "?index=9223372036854775808",
+            400,
+            "Unable to parse index: strconv.Atoi: parsing \"9223372036854775808\": value out of range",
+        ),
+        (
+            "?topic=a:b:c",
+            400,
+            "Invalid topic query: error parsing topics: Invalid key value pair for topic, topic: a:b:c",
+        ),
+        ("?region=mars", 500, "No path to region"),
+    ] {
+        assert_text(target, &get(&fixture, &format!("/v1/event/stream{target}")).await, status, text);
+    }
+    assert_text("POST", &call(&fixture, Method::POST, "/v1/event/stream").await, 405, "Invalid method");
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_stream_begins_with_the_present_state_and_goes_on_with_every_change() {
+    let fixture = Fixture::conformance();
+    fixture.apply([put(Record { was_healthy: false, phase: Phase::Starting, ..node("fresh", "host-0009") })]);
+    let mut stream = Lines::of(&fixture, "/v1/gateway/stream").await;
+    let content_type = stream.headers.get("content-type").expect("a type");
+    assert_eq!(content_type, "application/x-ndjson");
+    let mut instances = 0;
+    for id in ["ebs-prod", "ebs-prod-2", "fresh", "nfs"] {
+        let line = stream.json().await;
+        assert_eq!((&line["Index"], &line["Plugins"][0]["ID"]), (&json!(0), &json!(id)));
+        instances += line["Instances"].as_array().expect("a list").len();
+        let detail = get(&fixture, &format!("/v1/gateway/plugin/{id}")).await.json();
+        for instance in line["Instances"].as_array().expect("a list") {
+            let side = if instance["Role"] == "node" { "Nodes" } else { "Controllers" };
+            assert_eq!(*instance, detail[side][instance["Host"].as_str().expect("text")]);
+        }
+    }
+    assert_eq!(instances, 9);
+    assert_eq!(stream.json().await, json!({ "IDs": ["ebs-prod", "ebs-prod-2", "fresh", "nfs"], "Index": 104 }));
+    let (beat, took) = timed(stream.next()).await;
+    assert_eq!(beat.as_deref(), Some("{}"));
+    assert_between("heartbeat", took, 29.9, 30.1);
+
+    let ill = Transition { key: node("nfs", "host-0001").key, ..transitions().remove(7) };
+    let remove = |plugin: &str| RecordChange::Remove(node(plugin, "host-0009").key);
+    fixture.apply_told(106, [put(unhealthy(node("nfs", "host-0001"))), remove("fresh")], [ill]);
+    let line = stream.json().await;
+    assert_eq!(line["Index"], 106);
+    assert_eq!((&line["Plugins"][0]["ID"], &line["Plugins"][0]["NodesHealthy"]), (&json!("nfs"), &json!(1)));
+    assert_eq!(line["Plugins"].as_array().expect("a list").len(), 1);
+    assert_eq!(
+        (&line["Instances"][0]["Host"], &line["Instances"][0]["Phase"]),
+        (&json!("host-0001"), &json!("unhealthy"))
+    );
+    assert_eq!(line["RemovedPlugins"], json!(["fresh"]));
+    assert_eq!(line["RemovedInstances"], json!([{ "Host": "host-0009", "PluginID": "fresh", "Role": "node" }]));
+    assert_eq!((&line["Transitions"][0]["Kind"], &line["Transitions"][0]["Index"]), (&json!("phase"), &json!(106)));
+
+    let mut resumed = Lines::of(&fixture, "/v1/gateway/stream?index=104").await;
+    assert_eq!(resumed.json().await, line, "what was missed");
+    fixture.apply_at(107, [put(node("nfs", "host-0001"))]);
+    assert_eq!((&stream.json().await["Index"], &resumed.json().await["Index"]), (&json!(107), &json!(107)));
+    let mut current = Lines::of(&fixture, "/v1/gateway/stream?index=107").await;
+    fixture.apply_at(108, [put(node("nfs", "host-0003"))]);
+    assert_eq!(current.json().await["Index"], 108);
+    // From an index that was never given, and from one that lies too far back: everything.
+    let mut ahead = Lines::of(&fixture, "/v1/gateway/stream?index=109").await;
+    assert_eq!(ahead.json().await["Index"], 0);
+    fixture.shutdown.cancel();
+    assert_eq!(current.next().await, None, "it ends with the gateway");
+    assert_text("index", &get(&fixture, "/v1/gateway/stream?index=x").await, 400, "Invalid index");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_falls_behind_the_buffer_begins_anew_or_ends() {
+    let fixture = Fixture::conformance();
+    let mut ours = Lines::of(&fixture, "/v1/gateway/stream?index=103").await;
+    let mut nomads = Lines::of(&fixture, "/v1/event/stream?index=103").await;
+    assert_eq!((nomads.next().await.as_deref(), &nomads.json().await["Index"]), (Some("{}"), &json!(103)));
+    for number in 0..300 {
+        let record = node("nfs", "host-0001");
+        fixture.apply([put(if number % 2 == 0 { unhealthy(record) } else { record })]);
+    }
+    assert_eq!(ours.json().await["Index"], 0, "the present state");
+    assert_eq!(ours.json().await["Index"], 0);
+    assert_eq!(ours.json().await["Plugins"][0]["ID"], "nfs");
+    assert_eq!(ours.json().await["Index"], 403);
+    assert_eq!(nomads.next().await, None, "whoever comes again is told from the buffer's beginning");
+    let mut again = Lines::of(&fixture, "/v1/event/stream?index=104").await;
+    assert_eq!((again.next().await.as_deref(), &again.json().await["Index"]), (Some("{}"), &json!(148)));
 }
 
 /// Room for the test's two ends of a thousand connections.

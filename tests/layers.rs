@@ -30,6 +30,7 @@ const TABLE: &[Row] = &[
         "api",
         &[
             "registry::allocations",
+            "registry::changes",
             "registry::reader",
             "registry::history",
             "registry::sockets",

@@ -217,6 +217,15 @@ impl Bodies {
         beginning.into()
     }
 
+    /// The read body as it is, in Nomad's shape.
+    pub(super) fn plain(&self, plugin: &Arc<Plugin>) -> Bytes {
+        let form = Form { shape: ReadShape::Nomad, is_pretty: false };
+        match self.read(plugin, form, Coding::Identity) {
+            Content::Plain(body) => body,
+            _ => made(plugin, form).into(),
+        }
+    }
+
     /// A body as it is, if it is kept.
     fn kept(&self, plugin: &Arc<Plugin>, form: Form) -> Option<Bytes> {
         match shared(&self.reads).find(plugin, Place::of(form, false))? {

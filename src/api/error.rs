@@ -46,6 +46,8 @@ impl Complaint {
 pub(super) enum ApiError {
     /// A parameter is malformed.
     BadQuery(Complaint),
+    /// A stream that cannot be: why.
+    BadStream(String),
     /// Another method than the route takes.
     InvalidMethod,
     /// No such route; Nomad's router says nothing at all.
@@ -75,6 +77,7 @@ impl ApiError {
     pub(super) fn into_response(self) -> Response<Content> {
         let (status, text, meta) = match self {
             Self::BadQuery(complaint) => (StatusCode::BAD_REQUEST, complaint.text(), None),
+            Self::BadStream(text) => return text_response(StatusCode::BAD_REQUEST, text),
             Self::InvalidMethod => (StatusCode::METHOD_NOT_ALLOWED, "Invalid method", None),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "", None),
             Self::NoSuchResource => (StatusCode::NOT_FOUND, "resource not found", None),

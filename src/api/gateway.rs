@@ -53,7 +53,13 @@ impl Asked {
             Target::GatewayHistory => {
                 About::History { plugin: plugin_of(query)?, limit: query.limit(USUAL_HISTORY, MOST_HISTORY)? }
             }
-            Target::Gateway | Target::List | Target::Read | Target::Live | Target::Ready => About::Gateway,
+            Target::Gateway
+            | Target::GatewayStream
+            | Target::EventStream
+            | Target::List
+            | Target::Read
+            | Target::Live
+            | Target::Ready => About::Gateway,
         };
         Ok(Self { about, blocking, is_pretty: query.is_pretty() })
     }

@@ -10,6 +10,8 @@ mod bodies;
 pub mod connections;
 mod content;
 mod error;
+mod events;
+mod feed;
 mod forget;
 mod gateway;
 mod health;
@@ -18,6 +20,7 @@ mod plugins;
 mod query;
 mod route;
 pub mod server;
+mod stream;
 pub mod wire;
 
 use std::future::Future;
@@ -221,7 +224,12 @@ struct Asking {
     coding: Coding,
 }
 
-async fn serve(state: &State, asking: Asking, target: Target, rest: Vec<u8>) -> Result<Response<Content>, ApiError> {
+async fn serve(
+    state: &Arc<State>,
+    asking: Asking,
+    target: Target,
+    rest: Vec<u8>,
+) -> Result<Response<Content>, ApiError> {
     let Asking { method, uri, caller, coding } = asking;
     match target {
         Target::Live | Target::Ready => {
@@ -262,6 +270,8 @@ async fn serve(state: &State, asking: Asking, target: Target, rest: Vec<u8>) -> 
             drop((uri, rest));
             asked.answer(state).await
         }
+        Target::GatewayStream => feed::answer(state, &Query::parse(uri.query())),
+        Target::EventStream => events::answer(state, &Query::parse(uri.query())),
         Target::Live | Target::Ready => Err(ApiError::NoSuchRoute),
     }
 }

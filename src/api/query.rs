@@ -49,6 +49,11 @@ impl<'a> Query<'a> {
         self.0.iter().find(|(key, _)| **key == *name.as_bytes()).map(|(_, value)| &**value)
     }
 
+    /// Every value of a name.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter(move |(key, _)| **key == *name.as_bytes()).map(|(_, value)| &**value)
+    }
+
     /// The first value of a name, unless it is empty.
     fn filled(&self, name: &str) -> Option<&[u8]> {
         self.first(name).filter(|value| !value.is_empty())
@@ -76,14 +81,20 @@ impl<'a> Query<'a> {
             None => Some(0),
         };
         let seen = Index(seen.ok_or(ApiError::BadQuery(Complaint::Index))?);
-        if self.filled("region").is_some_and(|asked| asked != region.as_bytes()) {
-            return Err(ApiError::NoPathToRegion);
-        }
+        self.check_region(region)?;
         let limit = match u64::try_from(wait) {
             Ok(0) | Err(_) => WAIT_LIMIT,
             Ok(nanos) => Duration::from_nanos(nanos).min(WAIT_LIMIT),
         };
         Ok(Blocking { seen, limit })
+    }
+
+    /// Whether the region asked for is ours.
+    pub(super) fn check_region(&self, region: &str) -> Result<(), ApiError> {
+        if self.filled("region").is_some_and(|asked| asked != region.as_bytes()) {
+            return Err(ApiError::NoPathToRegion);
+        }
+        Ok(())
     }
 
     /// Whether the body should be indented. Anything but `0` says so, `false` too.

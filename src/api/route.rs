@@ -27,6 +27,10 @@ pub(super) enum Target {
     GatewaySockets,
     /// Transitions.
     GatewayHistory,
+    /// Every change as it comes.
+    GatewayStream,
+    /// Nomad's event stream.
+    EventStream,
     /// Whether the process lives.
     Live,
     /// Whether the first scan is complete.
@@ -48,7 +52,7 @@ const fn subtree(segments: &'static [&'static str], target: Target) -> Route {
 }
 
 /// Every route there is.
-const ROUTES: [Route; 11] = [
+const ROUTES: &[Route] = &[
     exact(&["v1", "plugins"], Target::List),
     subtree(&["v1", "plugin", "csi"], Target::Read),
     exact(&["v1", "gateway"], Target::Gateway),
@@ -57,6 +61,8 @@ const ROUTES: [Route; 11] = [
     exact(&["v1", "gateway", "hosts"], Target::GatewayHosts),
     exact(&["v1", "gateway", "sockets"], Target::GatewaySockets),
     exact(&["v1", "gateway", "history"], Target::GatewayHistory),
+    exact(&["v1", "gateway", "stream"], Target::GatewayStream),
+    exact(&["v1", "event", "stream"], Target::EventStream),
     exact(&["livez"], Target::Live),
     exact(&["healthz"], Target::Live),
     exact(&["readyz"], Target::Ready),

@@ -108,6 +108,41 @@ pub async fn get_as(fixture: &Fixture, target: &str, accepted: &str) -> Answer {
     send(fixture, request.body(Body::empty()).expect("a legal request")).await
 }
 
+/// The lines of an answer that goes on.
+pub struct Lines {
+    pub headers: HeaderMap,
+    body: Body,
+    read: String,
+}
+
+impl Lines {
+    pub async fn of(fixture: &Fixture, target: &str) -> Self {
+        let request = Request::get(target).header("Accept-Encoding", "gzip").body(Body::empty()).expect("legal");
+        let (parts, body) = fixture.router.clone().oneshot(request).await.expect("infallible").into_parts();
+        assert_eq!(parts.status, 200, "{target}");
+        Self { headers: parts.headers, body, read: String::new() }
+    }
+
+    /// The next line without its end; `None`: the stream is over.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some((line, rest)) = self.read.split_once('\n') {
+                let (line, rest) = (line.to_owned(), rest.to_owned());
+                self.read = rest;
+                return Some(line);
+            }
+            let frame = self.body.frame().await?.expect("bodies do not fail");
+            let data = frame.into_data().expect("no trailers");
+            self.read.push_str(std::str::from_utf8(&data).expect("UTF-8"));
+        }
+    }
+
+    /// The next line as JSON.
+    pub async fn json(&mut self) -> Value {
+        serde_json::from_str(&self.next().await.expect("a line")).expect("JSON")
+    }
+}
+
 pub const NO_META: [Option<&str>; 3] = [None; 3];
 pub const TEXT: Option<&str> = Some("text/plain; charset=utf-8");
 pub const JSON: Option<&str> = Some("application/json");

@@ -20,6 +20,7 @@ use csi_gateway::domain::record::{Owner, Phase, Reason, Record};
 use csi_gateway::domain::time::{Index, Timestamp};
 use csi_gateway::domain::topology::Topology;
 use csi_gateway::registry::allocations::Allocations;
+use csi_gateway::registry::changes::{Changes, Step};
 use csi_gateway::registry::reader::{Durability, Reader, Standing, Waiters};
 use csi_gateway::registry::sockets::Sockets;
 use tokio::sync::watch;
@@ -143,6 +144,7 @@ impl History for Told {
 /// An API, and all that stands behind it.
 pub struct Fixture {
     pub router: axum::Router,
+    pub changes: Arc<Changes>,
     pub waiters: Arc<Waiters>,
     pub sockets: Sockets,
     pub allocations: Allocations,
@@ -161,12 +163,23 @@ impl Fixture {
         let waiters = Arc::new(Waiters::default());
         let history = Arc::new(Told::default());
         let (sockets, shutdown) = (Sockets::default(), CancellationToken::new());
-        let reader = Reader::new(catalogs, standings, Arc::clone(&waiters));
+        let changes = Arc::new(Changes::after(Index(0)));
+        let reader = Reader::new(catalogs, standings, Arc::clone(&waiters), Arc::clone(&changes));
         let handle: Arc<dyn History> = Arc::clone(&history) as _;
         let allocations = Allocations::default();
         let state = api::State::new(reader, handle, sockets.clone(), settings, shutdown.clone());
         let state = state.with_allocations(allocations.clone());
-        Self { router: api::router(state), waiters, sockets, allocations, history, shutdown, standing, catalog }
+        Self {
+            router: api::router(state),
+            changes,
+            waiters,
+            sockets,
+            allocations,
+            history,
+            shutdown,
+            standing,
+            catalog,
+        }
     }
 
     /// The fixture of `nomad-http.md` section 23, without allocations; its index is 103.
@@ -210,11 +223,36 @@ impl Fixture {
         self.apply_dated(index, SOME_TIME, changes);
     }
 
+    /// The same with transitions, which get the index.
+    pub fn apply_told(
+        &self,
+        index: u64,
+        changes: impl IntoIterator<Item = RecordChange>,
+        transitions: impl IntoIterator<Item = Transition>,
+    ) {
+        self.step(index, SOME_TIME, changes, transitions);
+    }
+
     /// The same at another time.
     pub fn apply_dated(&self, index: u64, now: Timestamp, changes: impl IntoIterator<Item = RecordChange>) {
+        self.step(index, now, changes, []);
+    }
+
+    fn step(
+        &self,
+        index: u64,
+        now: Timestamp,
+        changes: impl IntoIterator<Item = RecordChange>,
+        transitions: impl IntoIterator<Item = Transition>,
+    ) {
         let changes: Vec<RecordChange> = changes.into_iter().collect();
-        let (next, touched) = self.catalog.borrow().with(&changes, Index(index), now);
+        let current = Arc::clone(&self.catalog.borrow());
+        let (next, touched) = current.with(&changes, Index(index), now);
+        let transitions = transitions.into_iter().map(|one| Transition { index: Index(index), ..one });
+        let transitions: Vec<Transition> = transitions.collect();
+        let step = Step::between(&current, &next, &touched, &changes, &transitions);
         self.catalog.send_replace(Arc::new(next));
+        self.changes.push(Index(index), step);
         self.waiters.wake(&touched);
     }
 

@@ -15,6 +15,7 @@ use crate::domain::capability::{Capability, CapabilitySet, ControllerCapability,
 use crate::domain::id::Role;
 use crate::domain::plugin::Plugin;
 use crate::domain::record::Record;
+use crate::domain::time::Index;
 use crate::domain::topology::{Pairs, Topology};
 
 /// One element of the list.
@@ -254,6 +255,63 @@ struct Tail<'a> {
     nodes_healthy: u32,
     provider: &'a str,
     version: &'a str,
+}
+
+/// One line of the event stream: all events of an index (`nomad-http.md` section 20).
+pub(in crate::api) struct EventLine {
+    out: Vec<u8>,
+    index: u64,
+    is_empty: bool,
+}
+
+/// Keys of an event before its payload.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EventHead<'a> {
+    filter_keys: [&'a str; 1],
+    index: u64,
+    key: &'a str,
+    // Plugins belong to none.
+    namespace: &'static str,
+}
+
+/// Keys after it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EventTail<'a> {
+    topic: &'static str,
+    #[serde(rename = "Type")]
+    kind: &'a str,
+}
+
+impl EventLine {
+    pub(in crate::api) fn new(index: Index) -> Self {
+        Self { out: b"{\"Events\":[".to_vec(), index: index.0, is_empty: true }
+    }
+
+    /// Adds an event with a plugin's read body.
+    pub(in crate::api) fn push(&mut self, id: &str, kind: &str, body: &[u8]) {
+        if !std::mem::replace(&mut self.is_empty, false) {
+            self.out.push(b',');
+        }
+        append(&mut self.out, &EventHead { filter_keys: [id], index: self.index, key: id, namespace: "" });
+        reopen(&mut self.out);
+        self.out.extend_from_slice(b"\"Payload\":{\"Plugin\":");
+        self.out.extend_from_slice(body);
+        self.out.extend_from_slice(b"}}");
+        append_fields(&mut self.out, &EventTail { topic: "CSIPlugin", kind });
+    }
+
+    /// The line with its end; `None` without events.
+    pub(in crate::api) fn finish(mut self) -> Option<Vec<u8>> {
+        if self.is_empty {
+            return None;
+        }
+        self.out.extend_from_slice(b"],\"Index\":");
+        append(&mut self.out, &self.index);
+        self.out.extend_from_slice(b"}\n");
+        Some(self.out)
+    }
 }
 
 /// What a read body begins with where no allocation is shown.

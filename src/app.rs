@@ -217,6 +217,8 @@ impl Gateway {
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
         let Self { mut plan, listeners, publisher, reader, history, commands, sockets, reports } = self;
+        let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
+        plan.api.address = tcp.unwrap_or_default().to_owned();
         if plan.api.allowed_hosts.is_empty() {
             // Both what was asked for (a name) and what was bound (its address).
             let asked = plan.endpoints.iter().map(String::as_str);

@@ -444,6 +444,87 @@ async fn bodies_above_two_kibibytes_on_the_wire_come_in_chunks() {
 }
 
 #[tokio::test]
+async fn cases_85_and_86_what_clients_ask_for_beside_plugins() {
+    let settings = Settings { address: "127.0.0.1:4649".to_owned(), ..Settings::default() };
+    let fixture = Fixture::conformance_with(settings);
+    for (case, target, body) in [
+        ("85", "/v1/status/leader", json!("127.0.0.1:4649")),
+        ("85", "/v1/status/peers", json!(["127.0.0.1:4649"])),
+        ("85", "/v1/regions", json!(["global"])),
+        ("19", "/v1/agent/health", json!({ "server": { "message": "ok", "ok": true } })),
+    ] {
+        let answer = get(&fixture, target).await;
+        assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, JSON), "{case}: {target}");
+        assert_eq!((answer.json(), answer.meta()), (body, NO_META), "{case}: {target}");
+        assert_text(case, &call(&fixture, Method::POST, target).await, 405, "Invalid method");
+    }
+    let client = get(&fixture, "/v1/agent/health?type=client").await;
+    assert_text("19", &client, 500, r#"{"client":{"message":"client not enabled","ok":false}}"#);
+
+    let token = get(&fixture, "/v1/acl/token/self").await;
+    assert_eq!((token.status, &token.json()["AccessorID"]), (StatusCode::OK, &json!("acls-disabled")), "86");
+    assert_eq!(token.json()["Name"], "ACLs disabled token", "86");
+    assert_text("19", &get(&fixture, "/v1/acl/policy/anonymous").await, 400, "ACL support disabled");
+
+    let license = get_as(&fixture, "/v1/operator/license", "gzip").await;
+    assert_eq!((license.status.as_u16(), license.length), (204, 0), "19");
+    assert_eq!(license.header("content-encoding"), Some("gzip"), "6: it has the header and no body");
+    let namespaces = get(&fixture, "/v1/namespaces").await;
+    assert_eq!((&namespaces.json()[0]["Name"], namespaces.index()), (&json!("default"), Some(T)), "19");
+    let agent = get(&fixture, "/v1/agent/self").await.json();
+    assert_eq!(agent["config"]["Version"]["Version"], env!("CARGO_PKG_VERSION"), "17");
+    assert_eq!(agent["config"]["ACL"]["Enabled"], false, "17");
+    assert_eq!((&agent["member"]["Addr"], &agent["member"]["Port"]), (&json!("127.0.0.1"), &json!(4649)), "19");
+    assert_eq!(get(&fixture, "/v1/agent/members").await.json()["ServerRegion"], "global", "17");
+    // What only an orchestrator knows is not there.
+    for target in ["/v1/allocation/0f6a3c9e-1111-2222-3333-444455556666", "/v1/node/host-0001", "/v1/job/x", "/v1/jobs"]
+    {
+        assert_text("19", &get(&fixture, target).await, 404, "");
+    }
+}
+
+async fn search(fixture: &Fixture, method: Method, target: &str, body: &'static str) -> Answer {
+    let request = Request::builder().method(method).uri(target).body(Body::from(body)).expect("legal");
+    send(fixture, request).await
+}
+
+#[tokio::test]
+async fn cases_87_and_88_search() {
+    let fixture = Fixture::conformance();
+    let put = |body: &'static str| search(&fixture, Method::PUT, "/v1/search", body);
+    let found = put(r#"{"Prefix":"ebs","Context":"plugins"}"#).await;
+    assert_eq!(found.meta(), [Some("0"), Some("true"), Some("0")], "87");
+    assert_eq!(
+        found.body,
+        r#"{"Index":0,"KnownLeader":true,"LastContact":0,"Matches":{"plugins":["ebs-prod","ebs-prod-2"]},"NextToken":"","Truncations":{"plugins":false}}"#,
+        "87"
+    );
+    let none = put(r#"{"prefix":"zz","CONTEXT":"plugins","AllowStale":true}"#).await.json();
+    assert_eq!((&none["Matches"]["plugins"], &none["Truncations"]["plugins"]), (&Value::Null, &json!(false)), "87");
+    let all = put(r#"{"Prefix":"nfs","Context":"all"}"#).await;
+    assert_eq!((&all.json()["Matches"]["plugins"], all.index()), (&json!(["nfs"]), Some(T)), "15: `nomad status`");
+    assert_eq!(put(r#"{"Context":"plugins"}"#).await.json()["Matches"]["plugins"].as_array().map(Vec::len), Some(3));
+    assert_text("88", &get(&fixture, "/v1/search").await, 405, "Invalid method");
+    assert_text("88", &call(&fixture, Method::DELETE, "/v1/search").await, 405, "Invalid method");
+    assert_text("19", &put("").await, 400, "Request body is empty");
+    assert_eq!(put("{").await.status, 400, "19");
+    assert_eq!(put("[]").await.status, 400, "19");
+    let context = put(r#"{"Context":"x"}"#).await;
+    assert_eq!(context.status, 500, "19");
+    assert!(context.body.starts_with("context must be one of ["), "19: {}", context.body);
+    assert!(context.body.ends_with(r#"] or 'all' for all contexts; got "x""#), "19: {}", context.body);
+    let bad = search(&fixture, Method::POST, "/v1/search?index=abc", r#"{"Context":"plugins"}"#).await;
+    assert_text("4", &bad, 400, "Invalid index");
+
+    let fuzzy = |body: &'static str| search(&fixture, Method::POST, "/v1/search/fuzzy", body);
+    let found = fuzzy(r#"{"Text":"PROD","Context":"plugins","Namespace":"*"}"#).await.json();
+    assert_eq!(found["Matches"]["plugins"], json!([{ "ID": "ebs-prod" }, { "ID": "ebs-prod-2" }]), "19");
+    assert_eq!(fuzzy(r#"{"Text":"de","Context":"namespaces"}"#).await.status, 200, "17: shows the search box");
+    let short = fuzzy(r#"{"Text":"e","Context":"plugins"}"#).await;
+    assert_text("19", &short, 500, "fuzzy search query must be at least 2 characters, got 1");
+}
+
+#[tokio::test]
 async fn case_94_one_connection_too_many() {
     let served = Served::limited(Fixture::conformance(), 100).await;
     let mut held = Vec::new();

@@ -53,13 +53,8 @@ impl Asked {
             Target::GatewayHistory => {
                 About::History { plugin: plugin_of(query)?, limit: query.limit(USUAL_HISTORY, MOST_HISTORY)? }
             }
-            Target::Gateway
-            | Target::GatewayStream
-            | Target::EventStream
-            | Target::List
-            | Target::Read
-            | Target::Live
-            | Target::Ready => About::Gateway,
+            // The router sends nothing else here.
+            _ => About::Gateway,
         };
         Ok(Self { about, blocking, is_pretty: query.is_pretty() })
     }

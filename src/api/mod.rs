@@ -7,6 +7,7 @@
 
 mod blocking;
 mod bodies;
+mod cluster;
 pub mod connections;
 mod content;
 mod error;
@@ -19,6 +20,7 @@ mod meta;
 mod plugins;
 mod query;
 mod route;
+mod search;
 pub mod server;
 mod stream;
 pub mod wire;
@@ -105,6 +107,8 @@ pub struct Settings {
     pub region: String,
     /// The shape of a read that does not ask for one.
     pub read_shape: ReadShape,
+    /// Where this gateway is reached, `HOST:PORT`; empty where only a unix socket is.
+    pub address: String,
     /// What this process is, for `/v1/gateway`: `standalone`, `agent`, `aggregator`.
     pub role: &'static str,
     /// Hosts that a command may name: names in lower case, addresses as Rust prints them.
@@ -116,6 +120,7 @@ impl Default for Settings {
         Self {
             region: "global".to_owned(),
             read_shape: ReadShape::Nomad,
+            address: String::new(),
             role: "standalone",
             allowed_hosts: names_of([]),
         }
@@ -180,8 +185,9 @@ pub fn router(state: State) -> axum::Router {
 
 async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    // A body is never read. What is kept while a query waits is kept ten thousand times, so the headers go, too.
-    drop(body);
+    // A body that nobody reads goes now. What is kept while a query waits is kept ten thousand times, so the headers go,
+    // too.
+    let body = (parts.method == Method::PUT || parts.method == Method::POST).then_some(body);
     let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
     let coding = Coding::asked_for(&parts.headers);
     let (method, uri) = (parts.method, parts.uri);
@@ -201,7 +207,7 @@ async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, r
         }
         Resolved::Server => return Response::default(),
     };
-    let mut answering = std::pin::pin!(serve(&state, Asking { method, uri, caller, coding }, target, rest));
+    let mut answering = std::pin::pin!(serve(&state, Asking { method, uri, caller, body, coding }, target, rest));
     let caught =
         std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
@@ -221,6 +227,8 @@ struct Asking {
     uri: Uri,
     /// `None`: it changes nothing, so nobody asks who it is.
     caller: Option<Caller>,
+    /// `None`: it is not one that is read.
+    body: Option<Body>,
     coding: Coding,
 }
 
@@ -230,7 +238,7 @@ async fn serve(
     target: Target,
     rest: Vec<u8>,
 ) -> Result<Response<Content>, ApiError> {
-    let Asking { method, uri, caller, coding } = asking;
+    let Asking { method, uri, caller, body, coding } = asking;
     match target {
         Target::Live | Target::Ready => {
             if method != Method::GET && method != Method::HEAD {
@@ -243,10 +251,16 @@ async fn serve(
             // In a box of its own: what waits here is kept ten thousand times, and never for this.
             return Box::pin(forget::answer(state, caller, &rest, &query)).await;
         }
+        Target::Search | Target::FuzzySearch if method == Method::PUT || method == Method::POST => {
+            let how = if target == Target::Search { search::How::Prefix } else { search::How::Fuzzy };
+            let query = Query::parse(uri.query());
+            return Box::pin(search::answer(state, how, body, &query)).await;
+        }
+        Target::Search | Target::FuzzySearch => return Err(ApiError::InvalidMethod),
         _ if method != Method::GET => return Err(ApiError::InvalidMethod),
         _ => {}
     }
-    drop(method);
+    drop((method, body));
     match target {
         Target::List => match plugins::List::parse(state, &Query::parse(uri.query()))? {
             plugins::Listing::Trivial(response) => Ok(response),
@@ -272,7 +286,17 @@ async fn serve(
         }
         Target::GatewayStream => feed::answer(state, &Query::parse(uri.query())),
         Target::EventStream => events::answer(state, &Query::parse(uri.query())),
-        Target::Live | Target::Ready => Err(ApiError::NoSuchRoute),
+        Target::Leader
+        | Target::Peers
+        | Target::Regions
+        | Target::AgentHealth
+        | Target::AgentSelf
+        | Target::AgentMembers
+        | Target::Namespaces
+        | Target::TokenSelf
+        | Target::Policy
+        | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query())),
+        Target::Live | Target::Ready | Target::Search | Target::FuzzySearch => Err(ApiError::NoSuchRoute),
     }
 }
 

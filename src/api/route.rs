@@ -31,6 +31,30 @@ pub(super) enum Target {
     GatewayStream,
     /// Nomad's event stream.
     EventStream,
+    /// Nomad's search by prefix.
+    Search,
+    /// Nomad's search by any part.
+    FuzzySearch,
+    /// The leader's address.
+    Leader,
+    /// All servers' addresses.
+    Peers,
+    /// All regions.
+    Regions,
+    /// How the agent is.
+    AgentHealth,
+    /// What the agent is.
+    AgentSelf,
+    /// All servers.
+    AgentMembers,
+    /// All namespaces.
+    Namespaces,
+    /// The asker's token.
+    TokenSelf,
+    /// One policy.
+    Policy,
+    /// The licence.
+    License,
     /// Whether the process lives.
     Live,
     /// Whether the first scan is complete.
@@ -63,6 +87,18 @@ const ROUTES: &[Route] = &[
     exact(&["v1", "gateway", "history"], Target::GatewayHistory),
     exact(&["v1", "gateway", "stream"], Target::GatewayStream),
     exact(&["v1", "event", "stream"], Target::EventStream),
+    exact(&["v1", "search"], Target::Search),
+    exact(&["v1", "search", "fuzzy"], Target::FuzzySearch),
+    exact(&["v1", "status", "leader"], Target::Leader),
+    exact(&["v1", "status", "peers"], Target::Peers),
+    exact(&["v1", "regions"], Target::Regions),
+    exact(&["v1", "agent", "health"], Target::AgentHealth),
+    exact(&["v1", "agent", "self"], Target::AgentSelf),
+    exact(&["v1", "agent", "members"], Target::AgentMembers),
+    exact(&["v1", "namespaces"], Target::Namespaces),
+    exact(&["v1", "acl", "token", "self"], Target::TokenSelf),
+    subtree(&["v1", "acl", "policy"], Target::Policy),
+    exact(&["v1", "operator", "license"], Target::License),
     exact(&["livez"], Target::Live),
     exact(&["healthz"], Target::Live),
     exact(&["readyz"], Target::Ready),

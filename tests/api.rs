@@ -407,6 +407,69 @@ async fn a_panic_is_a_500_for_its_request_and_the_connection_goes_on() {
     assert!(answer.contains("HTTP/1.1 200 OK"), "{answer}");
 }
 
+#[tokio::test]
+async fn the_gateway_s_plugins_are_filtered_and_come_in_pages() {
+    let fixture = Fixture::conformance();
+    fixture.apply([
+        put(Record { was_healthy: false, phase: Phase::Starting, ..node("fresh", "host-0009") }),
+        put(unhealthy(node("ebs-prod-2", "host-0001"))),
+    ]);
+    for (query, wanted) in [
+        ("", &["ebs-prod", "ebs-prod-2", "fresh", "nfs"][..]),
+        ("health=healthy", &["nfs"]),
+        ("health=degraded", &["ebs-prod"]),
+        ("health=unhealthy", &["ebs-prod-2", "fresh"]),
+        ("host=host-0002", &["ebs-prod", "nfs"]),
+        ("host=host-0009", &["fresh"]),
+        ("host=elsewhere", &[]),
+        ("provider=ebs-prod.csi.example.com", &["ebs-prod", "ebs-prod-2"]),
+        ("prefix=ebs", &["ebs-prod", "ebs-prod-2"]),
+        ("prefix=n%C3", &[]),
+        ("prefix=ebs&health=unhealthy&host=host-0001", &["ebs-prod-2"]),
+        ("health=&host=&provider=&prefix=&per_page=0", &["ebs-prod", "ebs-prod-2", "fresh", "nfs"]),
+        ("per_page=-1", &["ebs-prod", "ebs-prod-2", "fresh", "nfs"]),
+    ] {
+        let answer = get(&fixture, &format!("/v1/gateway/plugins?{query}")).await;
+        assert_eq!(ids(&answer), wanted, "{query}");
+        assert_eq!(answer.header("x-nomad-nexttoken"), None, "{query}");
+    }
+    let mut seen = Vec::new();
+    let mut token = String::new();
+    loop {
+        let page = get(&fixture, &format!("/v1/gateway/plugins?per_page=3&next_token={token}")).await;
+        assert!(ids(&page).len() <= 3);
+        seen.extend(ids(&page));
+        match page.header("x-nomad-nexttoken") {
+            Some(next) => token = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["ebs-prod", "ebs-prod-2", "fresh", "nfs"]);
+    for (query, text) in [
+        ("health=ill", "Expect `healthy`, `degraded` or `unhealthy` for `health` query string parameter"),
+        ("host=a/b", "Expect a host ID for `host` query string parameter"),
+        ("per_page=x", "Expect a number for `per_page` query string parameter"),
+    ] {
+        assert_text(query, &get(&fixture, &format!("/v1/gateway/plugins?{query}")).await, 400, text);
+    }
+}
+
+#[tokio::test]
+async fn streams_end_with_their_readers() {
+    let served = Served::start().await;
+    let mut readers = Vec::new();
+    for target in ["/v1/event/stream", "/v1/gateway/stream"] {
+        let mut stream = served.connect().await;
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        readers.push(stream);
+    }
+    until("both wait for changes", || served.fixture.waiters.subjects() == 1).await;
+    readers.remove(0);
+    readers.remove(0);
+    until("nobody waits", || served.fixture.waiters.subjects() == 0).await;
+}
+
 /// Index of a line of events, and the ids of its events.
 fn events_of(line: &Value) -> (u64, Vec<&str>) {
     let events = line["Events"].as_array().expect("events");

@@ -25,6 +25,8 @@ pub(super) enum Complaint {
     Plugin,
     /// `host` cannot be a host's id (ours).
     Host,
+    /// `health` is none of its words (ours).
+    Health,
 }
 
 impl Complaint {
@@ -36,6 +38,7 @@ impl Complaint {
             Self::Index => "Invalid index",
             Self::Limit => "Expect a positive number for `limit` query string parameter",
             Self::Plugin => "Expect a plugin ID for `plugin` query string parameter",
+            Self::Health => "Expect `healthy`, `degraded` or `unhealthy` for `health` query string parameter",
             Self::Host => "Expect a host ID for `host` query string parameter",
         }
     }

@@ -55,7 +55,7 @@ impl<'a> Query<'a> {
     }
 
     /// The first value of a name, unless it is empty.
-    fn filled(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn filled(&self, name: &str) -> Option<&[u8]> {
         self.first(name).filter(|value| !value.is_empty())
     }
 
@@ -118,6 +118,11 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// How many on a page; zero where the query does not say, or does not mean it.
+    pub(super) fn per_page(&self) -> usize {
+        self.filled("per_page").and_then(number::<i32>).and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
+    }
+
     /// The namespace whose allocations are shown; `*`: all.
     pub(super) fn namespace(&self) -> Box<str> {
         self.filled("namespace").map_or_else(|| "default".into(), |value| String::from_utf8_lossy(value).into())
@@ -133,7 +138,7 @@ impl<'a> Query<'a> {
 }
 
 /// The beginning of an id, in bytes: Nomad compares bytes, so the last character may be cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Prefix {
     /// As far as it is text.
     pub(super) text: String,

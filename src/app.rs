@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
@@ -17,21 +16,24 @@ use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, ReadShape};
 use crate::config::load::Variables;
+use crate::config::settings::HTTP_ENDPOINT;
 use crate::config::{Serve, Sources, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
 use crate::discovery::{self, Discovery, Kind, fixed, places};
-use crate::domain::id::HostId;
+use crate::domain::id::{HostId, InstanceKey};
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
-use crate::registry::publisher::{Publisher, RETIRE_GONE};
+use crate::registry::publisher::Publisher;
 use crate::registry::reader::Reader;
 use crate::registry::reporter::Report;
+use crate::registry::retirement::After;
 use crate::registry::sockets::Sockets;
 use crate::store::{self, Store, StoreError};
+use crate::systemd::{self, Handed};
 use crate::telemetry::Chain;
 
 /// Why the gateway cannot start, or did not end well.
@@ -40,6 +42,9 @@ pub enum AppError {
     /// No address to serve on.
     #[error("cannot serve")]
     Bind(#[from] BindError),
+    /// A socket that was bound for us is of no use.
+    #[error("cannot serve at a socket that was handed over")]
+    Handed(#[source] io::Error),
     /// No place to keep state.
     #[error("cannot keep state")]
     Store(#[from] StoreError),
@@ -72,7 +77,7 @@ pub struct Plan {
     /// Transitions kept of each instance.
     pub history: usize,
     /// How long an instance is kept whose socket is gone or dead.
-    pub retire_gone: Duration,
+    pub retire: After,
     /// Sockets to watch; `None`: records come from elsewhere, through [`Gateway::feed`].
     pub sockets: Option<BTreeSet<WantedSocket>>,
     /// Where further sockets are looked for; nowhere, unless sockets are watched.
@@ -83,6 +88,8 @@ pub struct Plan {
     pub endpoints: Vec<String>,
     /// Connections of one client address; zero: as many as it likes.
     pub max_connections_per_client: u32,
+    /// Sockets that are bound already, to serve at, too.
+    pub handed: Vec<Handed>,
     /// What the API is told.
     pub api: api::Settings,
 }
@@ -95,12 +102,13 @@ impl Plan {
             host,
             keep,
             history: store::Settings::default().history,
-            retire_gone: RETIRE_GONE,
+            retire: After::default(),
             sockets,
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
             endpoints,
             max_connections_per_client: 0,
+            handed: Vec::new(),
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
@@ -124,7 +132,7 @@ impl Plan {
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
         plan.discovery = searched;
         plan.history = config.history;
-        plan.retire_gone = config.retire_gone;
+        plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
         plan.max_connections_per_client = config.max_connections_per_client;
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
@@ -132,6 +140,18 @@ impl Plan {
         plan.api.allowed_hosts.clone_from(&config.allowed_hosts);
         plan.api.read_shape = if config.is_documented_shape { ReadShape::Documented } else { ReadShape::Nomad };
         plan
+    }
+}
+
+impl Plan {
+    /// Serves at sockets that were handed over. They stand for the usual address, if there are any.
+    #[must_use]
+    pub fn with_handed(mut self, handed: Vec<Handed>) -> Self {
+        if !handed.is_empty() {
+            self.endpoints.retain(|endpoint| endpoint != HTTP_ENDPOINT);
+        }
+        self.handed = handed;
+        self
     }
 }
 
@@ -149,6 +169,8 @@ pub fn searched(sources: &Sources) -> discovery::Settings {
 /// All parts, built and not yet running.
 pub struct Gateway {
     plan: Plan,
+    /// Stored instances of this host under another id.
+    former: Vec<InstanceKey>,
     listeners: Vec<Listener>,
     publisher: Publisher,
     reader: Reader,
@@ -163,11 +185,14 @@ impl Gateway {
     ///
     /// # Errors
     /// A state directory or an address that cannot be used.
-    pub async fn build(plan: Plan) -> Result<Self, AppError> {
+    pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
         // Addresses first: whoever cannot serve must not touch the state of the one that does.
         let connections = Connections::at_most(plan.max_connections_per_client);
         let mut listeners = Vec::new();
+        for handed in plan.handed.drain(..) {
+            listeners.push(Listener::handed(handed).map_err(AppError::Handed)?.limited_by(&connections));
+        }
         for endpoint in &plan.endpoints {
             listeners.push(Listener::bind(endpoint).await?.limited_by(&connections));
         }
@@ -180,10 +205,14 @@ impl Gateway {
             index = loaded.start.0,
             "csi-gateway starts"
         );
+        // What this store holds is one host's. Under a former id of that nobody would ever look at it again.
+        let former = loaded.records.iter().map(|record| &record.key);
+        let former = former.filter(|key| plan.sockets.is_some() && key.host != plan.host).cloned().collect();
         let (publisher, handles) = Publisher::new(loaded, store);
-        let publisher = publisher.retiring(plan.retire_gone);
+        let publisher = publisher.retiring(plan.retire);
         Ok(Self {
             plan,
+            former,
             listeners,
             publisher,
             reader: handles.reader,
@@ -216,7 +245,7 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, listeners, publisher, reader, history, commands, sockets, reports } = self;
+        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports } = self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
         plan.api.address = tcp.unwrap_or_default().to_owned();
         if plan.api.allowed_hosts.is_empty() {
@@ -231,6 +260,12 @@ impl Gateway {
             async move { publisher.run(last.cancelled_owned()).await }
         });
 
+        for key in former {
+            info!(plugin.id = %key.plugin, host.id = %key.host, "retired: this host has another id now");
+            // Its receiver is the publisher that was started just now.
+            let _ = reports.send(Report::Retire(key)).await;
+        }
+
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
         let state = state.with_commands(commands);
@@ -239,6 +274,8 @@ impl Gateway {
             info!(address = listener.address(), "serving");
             parts.spawn(api::server::serve(listener, router.clone(), stop.clone()));
         }
+        let is_scanned = reader.clone();
+        parts.spawn(systemd::tell(async move { is_scanned.scanned().await }, stop.clone()));
         if let Some(wanted) = plan.sockets {
             for socket in &wanted {
                 info!(socket = %socket.path.display(), role = socket.role.as_str(), "watching");
@@ -248,7 +285,7 @@ impl Gateway {
             let (events_in, events) = watch::channel(Arc::default());
             let (noticed_in, noticed) = watch::channel(0);
             let (touches_in, touches) = mpsc::channel(64);
-            let seen = sockets.clone();
+            let (seen, watching) = (sockets.clone(), sockets.clone());
             let catalog = reader.clone();
             let supervisor = Supervisor::new(
                 plan.host,
@@ -257,7 +294,9 @@ impl Gateway {
                 Sinks { reports: reports.clone(), sockets, reader },
             );
             parts.spawn(supervisor.run(stop.clone()));
-            parts.spawn(Directories::new(wanted_out, touches_in, events, noticed_in).run(stop.clone()));
+            let told = Box::new(move |state| watching.put_events(state));
+            let directories = Directories::new(wanted_out, touches_in, events, noticed_in, told);
+            parts.spawn(directories.run(stop.clone()));
             let sinks = discovery::Sinks {
                 wanted: wanted_in,
                 listed: listed_in,

@@ -11,8 +11,8 @@
 //! - `registry`: what differs from what was known; the one writer of the catalog; its readers.
 //! - `store`: records, transitions and the index on disk.
 //! - `api`: HTTP, from handles only.
-//! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown` and
-//!   `telemetry` are leaves.
+//! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown`,
+//!   `systemd`, `telemetry` and `metrics` are leaves.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
 pub mod api;
@@ -25,8 +25,10 @@ pub mod demo;
 pub mod discovery;
 pub mod domain;
 pub mod fingerprint;
+pub mod metrics;
 pub mod registry;
 pub mod shutdown;
 pub mod store;
+pub mod systemd;
 pub mod telemetry;
 pub mod transport;

@@ -278,7 +278,48 @@ async fn without_a_socket_the_sources_of_serve_are_examined() {
     let (code, out, _) = run(command).await;
     assert_eq!(code, Some(0));
     let found: Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!((found.as_array().map(Vec::len), &found[0]["Well"]), (Some(1), &true.into()));
-    assert_eq!((&found[0]["Layers"][5]["Layer"], &found[0]["Layers"][5]["State"]), (&"identity".into(), &"ok".into()));
+    let sockets = found["Sockets"].as_array().expect("a list");
+    let identity = &sockets[0]["Layers"][5];
+    assert_eq!((sockets.len(), &sockets[0]["Well"], &sockets[0]["Source"]), (1, &true.into(), &"configured".into()));
+    assert_eq!((&identity["Layer"], &identity["State"]), (&"identity".into(), &"ok".into()));
+    let searched = found["Searched"].as_array().expect("a list");
+    assert!(searched.iter().any(|place| place["Place"] == "/var/lib/kubelet" && place["What"] == "kubelet"));
     drop(driver);
+}
+
+/// Directory events may lack where the tests run, which is no affair of this test.
+fn without_events(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.contains("directory events"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn without_configuration_it_says_where_it_searched_and_what_it_found() {
+    let directory = scratch();
+    let folder = directory.path();
+    let host_root = format!("--host-root={}", folder.display());
+    let examined = async |name: &str| {
+        let mut command = gateway();
+        command.args(["doctor", &host_root, "--probe-timeout=300ms", "--timeout=300ms"]);
+        let (code, out, err) = run(command).await;
+        assert_eq!((code, err.as_str()), (Some(4), ""), "{out}");
+        golden(name, &without_events(&redacted(&out, folder)));
+    };
+    examined("nothing_found").await;
+    let at = |path: &str| folder.join("var/lib/kubelet").join(path);
+    std::fs::create_dir_all(at("plugins/kubernetes.io")).expect("a directory");
+    std::fs::create_dir_all(at("plugins/file")).expect("a directory");
+    std::fs::write(at("plugins/file/csi.sock"), "").expect("a file");
+    let one = FakeDriver::node(NAME).serve(at("plugins/a/csi.sock")).await.expect("binds");
+    let same = FakeDriver::node(NAME).serve(at("plugins/b/csi.sock")).await.expect("binds");
+    let registrar = |name: &str, endpoint: &str| {
+        let served = FakeDriver::registrar("CSIPlugin", name, endpoint);
+        served.serve(at("plugins_registry").join(format!("{name}-reg.sock")))
+    };
+    let registered = registrar(NAME, "/var/lib/kubelet/plugins/a/csi.sock").await.expect("binds");
+    let dead = registrar("dead.example.com", "/var/lib/kubelet/plugins/dead/csi.sock").await.expect("binds");
+    examined("search").await;
+    for driver in [one, same, registered, dead] {
+        driver.finish().await.expect("as scripted");
+    }
 }

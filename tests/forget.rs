@@ -1,7 +1,7 @@
 //! What is dead goes: by itself after a time, or at once because an operator says so. Guards against plugins that
 //! haunt the list for ever (Nomad has no way to remove one), and against anybody else removing what is alive.
 //!
-//! Behaviour cases 57, 89 and 90 of `fingerprinting.md`; 84 needs a fleet and 87 Nomad's directories.
+//! Behaviour cases 57, 84, 89 and 90 of `fingerprinting.md`; 87 is `discovery`'s.
 
 mod support;
 
@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use csi_gateway::app::{Keep, Plan};
 use csi_gateway::commands::http::{self, Answer};
-use csi_gateway::demo::{FakeDriver, ServedDriver};
-use csi_gateway::domain::id::HostId;
+use csi_gateway::demo::{FakeDriver, ServedDriver, fleet};
+use csi_gateway::domain::catalog::RecordChange;
+use csi_gateway::domain::id::{HostId, Role};
+use csi_gateway::domain::record::Phase;
 use csi_gateway::domain::socket::{RoleChoice, WantedSocket};
+use csi_gateway::domain::time::Timestamp;
+use csi_gateway::registry::reporter::Report;
 use serde_json::Value;
 use support::gateway::{D0, HOST, LONG, TestGateway, named, quick, wanted};
 use support::process::{gateway, run};
@@ -88,7 +92,7 @@ fn create_index(plugin: &Value) -> u64 {
 
 #[tokio::test]
 async fn cases_57_89_and_90_what_is_gone_is_retired_and_comes_back_as_something_new() {
-    let scene = Scene::new(|plan, _| plan.retire_gone = Duration::from_secs(2)).await;
+    let scene = Scene::new(|plan, _| plan.retire.gone = Duration::from_secs(2)).await;
     let gateway = &scene.gateway;
     let before = create_index(&gateway.plugin(D0).await.expect("it counts"));
     // Case 57: at first the entry is kept.
@@ -267,11 +271,59 @@ async fn a_socket_that_never_had_anybody_is_shown_until_it_is_retired() {
     let directory = TempDir::new().expect("a scratch directory");
     let path = directory.path().join("csi.sock");
     let mut plan = plan(Keep::Memory, [named(&path, RoleChoice::Node, "ebs")]);
-    plan.retire_gone = Duration::from_millis(400);
+    plan.retire.gone = Duration::from_millis(400);
     let gateway = TestGateway::of(plan).await;
     gateway.instance_until("gone", "ebs", "node", |instance| instance["Phase"] == "gone").await;
     gateway.wait_until("nothing is left", |catalog| catalog.records().count() == 0).await;
     let driver = FakeDriver::node(D0).serve(&path).await.expect("binds");
     gateway.instance_until("healthy", "ebs", "node", |instance| instance["Healthy"] == true).await;
     driver.finish().await.expect("nothing was scripted");
+}
+
+#[tokio::test]
+async fn what_a_host_had_under_its_former_id_is_retired() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let path = directory.path().join("csi.sock");
+    let _driver = FakeDriver::node(D0).serve(&path).await.expect("binds");
+    let keep = || Keep::In(directory.path().join("state"));
+    let first = TestGateway::of(plan(keep(), [wanted(&path, RoleChoice::Node)])).await;
+    healthy(&first).await;
+    first.stop().await;
+    let mut renamed = plan(keep(), [wanted(&path, RoleChoice::Node)]);
+    renamed.host = HostId::parse("another-host").expect("legal");
+    let second = TestGateway::of(renamed).await;
+    second
+        .wait_until("only the new id is known", |catalog| {
+            let mut hosts = catalog.records().map(|record| record.key.host.as_str());
+            hosts.next() == Some("another-host") && hosts.next().is_none()
+        })
+        .await;
+}
+
+/// Three hosts, of which one has been silent for longer than it is kept: what remains is what the others have.
+#[tokio::test]
+async fn case_84_what_a_silent_host_had_is_retired_after_its_time() {
+    let mut plan = Plan::new(HostId::parse(HOST).expect("legal"), Keep::Memory, None, vec!["127.0.0.1:0".to_owned()]);
+    plan.retire.lost = Duration::from_millis(400);
+    let gateway = TestGateway::of(plan).await;
+    let hosts = ["host-aaaa", "host-bbbb", "host-cccc"];
+    let of = |host: &str, phase: Phase| {
+        let mut record = fleet::record(0, 0, Role::Node, Timestamp(1));
+        record.key.host = HostId::parse(host).expect("legal");
+        record.phase = phase;
+        RecordChange::Put(Box::new(record))
+    };
+    let feed = async |changes: Vec<RecordChange>| gateway.feed.send(Report::Feed(changes)).await.expect("it runs");
+    feed(hosts.map(|host| of(host, Phase::Healthy)).into()).await;
+    let id = "demo-0000";
+    let expected = |count: u64| move |plugin: &Value| plugin["NodesExpected"] == count;
+    gateway.plugin_until("three are there", id, expected(3)).await;
+    feed(vec![of("host-cccc", Phase::Lost)]).await;
+    let plugin = gateway.plugin_until("one is silent", id, |plugin| plugin["NodesHealthy"] == 2).await;
+    assert_eq!(plugin["NodesExpected"], 3, "and still expected");
+    let plugin = gateway.plugin_until("it is given up", id, expected(2)).await;
+    assert_eq!(plugin["NodesHealthy"], 2);
+    let history = gateway.history(id).await;
+    let last = history.last().expect("it changed");
+    assert_eq!((&last["Kind"], &last["Host"]), (&"retired".into(), &"host-cccc".into()));
 }

@@ -94,7 +94,15 @@ impl About {
                 let standing = state.reader.standing();
                 let sockets = state.sockets.all().len();
                 let settings = &state.settings;
-                json::compact(&wire::Gateway::new(catalog, &standing, sockets, settings.role, &settings.region))
+                let events = state.sockets.events();
+                json::compact(&wire::Gateway::new(
+                    catalog,
+                    &standing,
+                    sockets,
+                    &events,
+                    settings.role,
+                    &settings.region,
+                ))
             }
             About::Plugins(filter) => filter.page(catalog).0,
             About::Plugin { id } => {

@@ -17,6 +17,7 @@ mod forget;
 mod gateway;
 mod health;
 mod meta;
+mod metrics;
 mod plugins;
 mod query;
 mod route;
@@ -240,11 +241,15 @@ async fn serve(
 ) -> Result<Response<Content>, ApiError> {
     let Asking { method, uri, caller, body, coding } = asking;
     match target {
-        Target::Live | Target::Ready => {
+        Target::Live | Target::Ready | Target::Metrics => {
             if method != Method::GET && method != Method::HEAD {
                 return Err(ApiError::InvalidMethod);
             }
-            return Ok(if target == Target::Live { health::live() } else { health::ready(&state.reader) });
+            return Ok(match target {
+                Target::Live => health::live(),
+                Target::Ready => health::ready(&state.reader),
+                _ => metrics::answer(state),
+            });
         }
         Target::GatewayPlugin if method == Method::DELETE => {
             let query = Query::parse(uri.query());
@@ -296,7 +301,9 @@ async fn serve(
         | Target::TokenSelf
         | Target::Policy
         | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query())),
-        Target::Live | Target::Ready | Target::Search | Target::FuzzySearch => Err(ApiError::NoSuchRoute),
+        Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
+            Err(ApiError::NoSuchRoute)
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) enum Target {
     Live,
     /// Whether the first scan is complete.
     Ready,
+    /// Numbers for Prometheus.
+    Metrics,
 }
 
 struct Route {
@@ -102,6 +104,7 @@ const ROUTES: &[Route] = &[
     exact(&["livez"], Target::Live),
     exact(&["healthz"], Target::Live),
     exact(&["readyz"], Target::Ready),
+    exact(&["metrics"], Target::Metrics),
 ];
 
 /// What becomes of a request target.

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::connections::{Connections, Entry, Place, refuse};
+use crate::systemd::Handed;
 
 /// Longest request line and headers, in bytes. Nomad takes 1 MiB, which would be 10 GiB from ten thousand readers;
 /// what is longer is answered with 431.
@@ -185,6 +186,26 @@ impl Listener {
     pub fn limited_by(mut self, connections: &Connections) -> Self {
         self.connections = connections.clone();
         self
+    }
+
+    /// From a socket that was bound by somebody else, whose file, if it has one, is not ours to remove.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn handed(handed: Handed) -> io::Result<Self> {
+        let (accepting, address) = match handed {
+            Handed::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = listener.local_addr()?.to_string();
+                (Accepting::Tcp(TcpListener::from_std(listener)?), address)
+            }
+            Handed::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let path = listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+                (Accepting::Unix(UnixListener::from_std(listener)?), format!("unix://{}", path.display()))
+            }
+        };
+        Ok(Self { accepting, address, connections: Connections::at_most(0), _file: None })
     }
 
     /// What was bound: `HOST:PORT` with the port that was picked, or `unix:///PATH`.

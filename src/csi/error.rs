@@ -200,17 +200,15 @@ impl CallError {
     #[must_use]
     pub fn for_people(&self) -> String {
         let call = self.rpc.map_or("the call", Rpc::name);
+        let peer = if self.rpc == Some(Rpc::RegistrationInfo) { "the registrar" } else { "the driver" };
         let text = match &self.cause {
             Cause::Connect(error) => return self.connect_text(error),
             Cause::Deadline(limit) => {
-                format!(
-                    "the driver did not answer {call} within {}: it hangs, or what it waits for does",
-                    Plain(*limit)
-                )
+                format!("{peer} did not answer {call} within {}: it hangs, or what it waits for does", Plain(*limit))
             }
-            Cause::Broken(_) => format!("the driver closed the connection before it answered {call}"),
+            Cause::Broken(_) => format!("{peer} closed the connection before it answered {call}"),
             Cause::Status { code: Code::Unimplemented, message } => {
-                format!("the driver does not implement {call}: {message}")
+                format!("{peer} does not implement {call}: {message}")
             }
             Cause::Status { code, message } => format!("{call} failed with {code}: {message}"),
             Cause::NoName => {

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -48,6 +49,13 @@ use crate::csi::Rpc;
 use crate::domain::code::Code;
 use crate::transport::connector::Reach;
 use crate::transport::pb::{csi as pb, registration};
+
+/// Calls that are remembered one by one, the newest; a driver that was left running must not grow.
+const LOG_LIMIT: usize = 4096;
+/// Different paths that are counted, which are a client's to choose.
+const PATHS_LIMIT: usize = 64;
+/// Pause after a connection that could not be taken, for want of descriptors most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the driver says of itself.
 #[derive(Debug, Clone)]
@@ -294,7 +302,7 @@ impl FakeDriver {
             state: Mutex::new(State {
                 settings: self.settings,
                 scripts: self.scripts,
-                calls: Vec::new(),
+                calls: Calls::default(),
                 connections: 0,
             }),
             news: watch::Sender::new(()),
@@ -319,11 +327,32 @@ pub struct Call {
     pub connection: usize,
 }
 
+/// What was called.
+#[derive(Debug, Default)]
+struct Calls {
+    newest: VecDeque<Call>,
+    counts: HashMap<String, usize>,
+}
+
+impl Calls {
+    fn push(&mut self, call: Call) {
+        if let Some(count) = self.counts.get_mut(&call.path) {
+            *count += 1;
+        } else if self.counts.len() < PATHS_LIMIT {
+            self.counts.insert(call.path.clone(), 1);
+        }
+        if self.newest.len() == LOG_LIMIT {
+            self.newest.pop_front();
+        }
+        self.newest.push_back(call);
+    }
+}
+
 #[derive(Debug)]
 struct State {
     settings: Settings,
     scripts: HashMap<Rpc, Script>,
-    calls: Vec<Call>,
+    calls: Calls,
     connections: usize,
 }
 
@@ -358,8 +387,9 @@ impl Shared {
 /// The listener and the connections of one life at the socket.
 #[derive(Debug)]
 struct Life {
-    listener: CancellationToken,
-    /// Replaced when all connections are cut and the listener goes on.
+    /// Ends all of it, connections that are accepted at the same moment included.
+    stop: CancellationToken,
+    /// A child of it; replaced when all connections are cut and the listener goes on.
     connections: Arc<Mutex<CancellationToken>>,
     tasks: TaskTracker,
     /// Device and inode of the file we made.
@@ -369,7 +399,7 @@ struct Life {
 impl Life {
     fn cut_connections(&self) {
         let mut token = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *token).cancel();
+        std::mem::replace(&mut *token, self.stop.child_token()).cancel();
     }
 
     /// Removes the file, unless somebody has put another in its place.
@@ -379,13 +409,8 @@ impl Life {
         }
     }
 
-    fn cancel(&self) {
-        self.listener.cancel();
-        self.cut_connections();
-    }
-
     async fn end(self) {
-        self.cancel();
+        self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -427,26 +452,26 @@ impl ServedDriver {
     /// The same for any path, for calls that the gateway must never make.
     #[must_use]
     pub fn calls_at(&self, path: &str) -> usize {
-        self.shared.state().calls.iter().filter(|call| call.path == path).count()
+        self.shared.state().calls.counts.get(path).copied().unwrap_or_default()
     }
 
-    /// All calls in the order of their arrival.
+    /// The newest calls, in the order of their arrival.
     #[must_use]
     pub fn log(&self) -> Vec<Call> {
-        self.shared.state().calls.clone()
+        self.shared.state().calls.newest.iter().cloned().collect()
     }
 
-    /// Methods called, in the order of their arrival and without their services.
+    /// The newest methods called, in the order of their arrival and without their services.
     #[must_use]
     pub fn methods(&self) -> Vec<String> {
         let name = |call: &Call| call.path.rsplit('/').next().unwrap_or_default().to_owned();
-        self.shared.state().calls.iter().map(name).collect()
+        self.shared.state().calls.newest.iter().map(name).collect()
     }
 
-    /// Every authority that a client named.
+    /// Every authority that a client named lately.
     #[must_use]
     pub fn authorities(&self) -> BTreeSet<String> {
-        self.shared.state().calls.iter().map(|call| call.authority.clone()).collect()
+        self.shared.state().calls.newest.iter().map(|call| call.authority.clone()).collect()
     }
 
     /// How many connections were accepted.
@@ -541,15 +566,16 @@ impl ServedDriver {
             _ => {}
         }
         let listener = UnixListener::bind(Reach::new(&self.socket)?.path())?;
+        let stop = CancellationToken::new();
         let life = Life {
-            listener: CancellationToken::new(),
-            connections: Arc::default(),
+            connections: Arc::new(Mutex::new(stop.child_token())),
+            stop,
             tasks: TaskTracker::new(),
             file: identity(&self.socket),
         };
         life.tasks.spawn(accept(
             listener,
-            life.listener.clone(),
+            life.stop.clone(),
             Arc::clone(&life.connections),
             life.tasks.clone(),
             Arc::clone(&self.shared),
@@ -606,7 +632,7 @@ impl Drop for ServedDriver {
     fn drop(&mut self) {
         if let Some(life) = self.take_life() {
             life.unlink(&self.socket);
-            life.cancel();
+            life.stop.cancel();
         }
     }
 }
@@ -640,8 +666,11 @@ async fn accept(
 ) {
     let _panic = PanicNote(Arc::clone(&shared));
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        // Out of descriptors, most likely: the client sees it, and its test says so.
-        let Ok((stream, _)) = accepted else { continue };
+        // The client sees it, and its test says so.
+        let Ok((stream, _)) = accepted else {
+            stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
+            continue;
+        };
         let number = {
             let mut state = shared.state();
             state.connections += 1;
@@ -710,5 +739,52 @@ impl Drop for PanicNote {
 impl fmt::Display for ServedDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "scripted driver at `{}`", self.socket.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection that was accepted while the driver ended was once cut by nobody, and the end waited for its client.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_driver_ends_whoever_connects_meanwhile() {
+        let directory = tempfile::tempdir().expect("a scratch directory");
+        let path = directory.path().join("csi.sock");
+        for _ in 0..300 {
+            let driver = FakeDriver::node("drv.example.com").serve(&path).await.expect("binds");
+            let client = tokio::spawn({
+                let path = path.clone();
+                async move {
+                    let mut kept = Vec::new();
+                    while let Ok(stream) = UnixStream::connect(&path).await {
+                        kept.push(stream);
+                        tokio::task::yield_now().await;
+                    }
+                    kept
+                }
+            });
+            let mut news = driver.shared.news.subscribe();
+            news.changed().await.expect("the driver is there");
+            let end = tokio::time::timeout(Duration::from_secs(30), driver.leave_dead()).await;
+            end.expect("it ends, though its clients do not");
+            drop(client.await.expect("does not panic"));
+        }
+    }
+
+    #[test]
+    fn of_many_calls_the_newest_are_kept_and_all_are_counted() {
+        let mut calls = Calls::default();
+        let call = |path: &str| Call { path: path.to_owned(), authority: String::new(), connection: 1 };
+        calls.push(call("/old"));
+        for _ in 0..LOG_LIMIT {
+            calls.push(call("/new"));
+        }
+        assert_eq!((calls.newest.len(), calls.newest[0].path.as_str()), (LOG_LIMIT, "/new"));
+        assert_eq!((calls.counts["/old"], calls.counts["/new"]), (1, LOG_LIMIT));
+        for number in 0..PATHS_LIMIT {
+            calls.push(call(&format!("/{number}")));
+        }
+        assert_eq!(calls.counts.len(), PATHS_LIMIT);
     }
 }

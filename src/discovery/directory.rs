@@ -15,9 +15,9 @@ use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask, Watch
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use crate::domain::socket::{Touch, WantedSocket};
+use crate::domain::socket::{DirectoryEvents, Touch, WantedSocket};
 
 /// Watches get lost: directories are replaced, queues overflow.
 const LAY_AGAIN: Duration = Duration::from_secs(60);
@@ -63,8 +63,20 @@ pub struct Directories {
     places: watch::Receiver<Arc<BTreeSet<PathBuf>>>,
     /// Counts what happens there.
     noticed: watch::Sender<u64>,
+    /// Told when it changes how changes are learnt of.
+    told: Box<dyn Fn(DirectoryEvents) + Send + Sync>,
     laid: BTreeMap<i32, (WatchDescriptor, Vec<Below>)>,
     unwatched: Vec<(Arc<Path>, Concerns)>,
+    state: DirectoryEvents,
+}
+
+/// Whether the kernel would tell of changes, by trying: hosts run out of instances and of watches.
+///
+/// # Errors
+/// What it says.
+pub fn try_events() -> std::io::Result<()> {
+    let inotify = Inotify::init()?;
+    inotify.watches().add("/", interesting()).map(|_| ())
 }
 
 impl Directories {
@@ -75,22 +87,18 @@ impl Directories {
         touches: mpsc::Sender<Touch>,
         places: watch::Receiver<Arc<BTreeSet<PathBuf>>>,
         noticed: watch::Sender<u64>,
+        told: Box<dyn Fn(DirectoryEvents) + Send + Sync>,
     ) -> Self {
-        Self { wanted, touches, places, noticed, laid: BTreeMap::new(), unwatched: Vec::new() }
+        let (laid, unwatched, state) = (BTreeMap::new(), Vec::new(), DirectoryEvents::default());
+        Self { wanted, touches, places, noticed, told, laid, unwatched, state }
     }
 
     /// Runs until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
         let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0u8; BUFFER]));
-        let mut events = match stream {
-            Ok(events) => Some(events),
-            Err(error) => {
-                warn!(%error, "no directory events can be had, so sockets are looked at every second instead");
-                None
-            }
-        };
-        let mut watches = events.as_ref().map(EventStream::watches);
-        self.lay(watches.as_mut());
+        let mut events = stream.map_err(|error| error.to_string());
+        let mut watches = watches_of(&events);
+        self.lay(&mut watches);
         // What happened before the watch was laid has left no event.
         self.touch(Touch::Everything).await;
         let mut again = tokio::time::interval(LAY_AGAIN);
@@ -101,24 +109,24 @@ impl Directories {
                 () = stop.cancelled() => return,
                 changed = self.wanted.changed() => {
                     if changed.is_err() { return }
-                    self.lay(watches.as_mut());
+                    self.lay(&mut watches);
                     self.touch(Touch::Everything).await;
                 }
                 Ok(()) = self.places.changed() => {
-                    self.lay(watches.as_mut());
+                    self.lay(&mut watches);
                     // What happened between the walk and the watch has left no event.
                     self.notice();
                 }
                 event = next(&mut events) => match event {
-                    Ok(event) => self.handle(&event, watches.as_mut()).await,
+                    Ok(event) => self.handle(&event, &mut watches).await,
                     Err(error) => {
-                        warn!(%error, "directory events stopped, so sockets are looked at every second instead");
-                        (events, watches) = (None, None);
-                        self.lay(None);
+                        events = Err(error.to_string());
+                        watches = watches_of(&events);
+                        self.lay(&mut watches);
                     }
                 },
                 _ = again.tick() => {
-                    self.lay(watches.as_mut());
+                    self.lay(&mut watches);
                     self.touch(Touch::Everything).await;
                 }
                 _ = blind.tick(), if !self.unwatched.is_empty() => {
@@ -149,7 +157,7 @@ impl Directories {
         }
     }
 
-    async fn handle(&mut self, event: &inotify::EventOwned, watches: Option<&mut Watches>) {
+    async fn handle(&mut self, event: &inotify::EventOwned, watches: &mut Result<Watches, String>) {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             self.lay(watches);
             self.notice();
@@ -177,45 +185,64 @@ impl Directories {
         self.tell(concerned).await;
     }
 
-    /// Lays a watch for every wanted socket, and takes away those that serve none any more.
-    fn lay(&mut self, watches: Option<&mut Watches>) {
+    /// Lays a watch for every path, takes away those that serve none any more, and tells how many could be had.
+    fn lay(&mut self, watches: &mut Result<Watches, String>) {
         let mut wanted: Vec<(Arc<Path>, Concerns)> =
             self.wanted.borrow_and_update().iter().map(|s| (Arc::clone(&s.path), Concerns::Socket)).collect();
         let places = Arc::clone(&self.places.borrow_and_update());
         wanted.extend(places.iter().map(|path| (path.as_path().into(), Concerns::Discovery)));
         self.unwatched.clear();
-        let Some(watches) = watches else {
-            self.laid.clear();
-            self.unwatched = wanted;
-            return;
-        };
         let before = std::mem::take(&mut self.laid);
-        for (path, concerns) in wanted {
-            if !self.lay_one(&path, concerns, watches) {
-                self.unwatched.push((path, concerns));
+        let mut state = DirectoryEvents { watched: wanted.len(), ..DirectoryEvents::default() };
+        match watches {
+            Ok(watches) => {
+                for (path, concerns) in wanted {
+                    if let Err(error) = self.lay_one(&path, concerns, watches) {
+                        state.problem = format!("`{}` cannot be watched: {error}", path.display()).into();
+                        self.unwatched.push((path, concerns));
+                    }
+                }
+                for (id, (descriptor, _)) in before {
+                    if !self.laid.contains_key(&id) {
+                        // It may have gone with its directory.
+                        let _ = watches.remove(descriptor);
+                    }
+                }
+            }
+            Err(why) => {
+                state.problem = format!("the kernel gives no directory events: {why}").into();
+                self.unwatched = wanted;
             }
         }
-        for (id, (descriptor, _)) in before {
-            if !self.laid.contains_key(&id) {
-                // It may have gone with its directory.
-                let _ = watches.remove(descriptor);
-            }
-        }
+        state.polled = self.unwatched.len();
+        state.watched -= state.polled;
+        self.tell_state(state);
     }
 
-    fn lay_one(&mut self, path: &Arc<Path>, concerns: Concerns, watches: &mut Watches) -> bool {
+    fn tell_state(&mut self, state: DirectoryEvents) {
+        if state == self.state {
+            return;
+        }
+        let (polled, problem) = (state.polled, &*state.problem);
+        match (self.state.problem.is_empty(), problem.is_empty()) {
+            (true, false) => warn!(polled, problem, "paths are looked at every second instead of being watched"),
+            (false, true) => info!("every path is watched again"),
+            _ => {}
+        }
+        (self.told)(state.clone());
+        self.state = state;
+    }
+
+    fn lay_one(&mut self, path: &Arc<Path>, concerns: Concerns, watches: &mut Watches) -> std::io::Result<()> {
         for _ in 0..ATTEMPTS {
             match self.lay_nearest(path, concerns, watches) {
                 // A directory made just before an ancestor was watched has left no event.
                 Ok(missing) if missing.is_some_and(Path::exists) => {}
-                Ok(_) => return true,
-                Err(error) => {
-                    debug!(path = %path.display(), %error, "cannot be watched");
-                    return false;
-                }
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
-        false
+        Err(std::io::Error::other("its directories change too fast"))
     }
 
     /// Watches the nearest directory there is, and its parent. Returns the directory below, which there is not.
@@ -265,13 +292,20 @@ impl std::fmt::Debug for Directories {
     }
 }
 
+/// What events are read from, or why there is nothing.
+type Events = Result<EventStream<[u8; BUFFER]>, String>;
+
+fn watches_of(events: &Events) -> Result<Watches, String> {
+    events.as_ref().map(EventStream::watches).map_err(String::clone)
+}
+
 /// The next event; for ever none where there is no stream.
-async fn next(events: &mut Option<EventStream<[u8; BUFFER]>>) -> std::io::Result<inotify::EventOwned> {
+async fn next(events: &mut Events) -> std::io::Result<inotify::EventOwned> {
     match events {
-        Some(events) => match events.next().await {
+        Ok(events) => match events.next().await {
             Some(event) => event,
             None => Err(std::io::Error::other("the event stream ended")),
         },
-        None => std::future::pending().await,
+        Err(_) => std::future::pending().await,
     }
 }

@@ -9,21 +9,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::http::uri::PathAndQuery;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tonic::client::Grpc;
-use tonic_prost::ProstCodec;
 
 use super::walk::{Found, Listing, Walk};
+use crate::csi::{Announcement, CallError, Driver, Limits};
 use crate::domain::address;
 use crate::domain::record::Owner;
 use crate::domain::socket::{Announced, FileIdentity, IgnoredSocket, RoleChoice, Source, WantedSocket};
 use crate::domain::text::bounded;
-use crate::transport::connector::{self, ConnectFailure, Link};
-use crate::transport::pb::registration as pb;
-use crate::transport::status::Guarded;
 
 /// Limit of connecting, and again of the call; a kubelet has 10 s, a registrar's own liveness check 1 s.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -36,8 +30,6 @@ const NEW_ATTEMPTS: usize = 5;
 const NEW_PAUSE: Duration = Duration::from_millis(20);
 /// Registrars asked at the same time.
 const AT_ONCE: usize = 16;
-/// Longest answer taken, in bytes.
-const LONGEST_ANSWER: usize = 64 * 1024;
 /// Longest name and path that are quoted, in bytes.
 const QUOTED: usize = 256;
 
@@ -117,28 +109,22 @@ fn registrar(path: &Path, walk: &mut Walk<'_>) {
     }
 }
 
-/// A connection that is kept for its end, which is how a registrar that is killed shows.
-#[derive(Debug)]
-struct Kept {
-    link: Link,
-    _channel: Guarded,
-}
-
 /// What a registrar said, or why it said nothing.
 #[derive(Debug)]
 struct Asked {
     file: FileIdentity,
     at: Instant,
-    answer: Result<pb::PluginInfo, String>,
+    answer: Result<Announcement, String>,
     /// What it said before it fell silent, about the same file: the kubelet still believes in that.
-    believed: Option<pb::PluginInfo>,
-    kept: Option<Kept>,
+    believed: Option<Announcement>,
+    /// The connection, kept for its end, which is how a registrar that is killed shows.
+    kept: Option<Driver>,
 }
 
 impl Asked {
     /// When it is to be asked again.
     fn due(&self) -> Instant {
-        let is_alive = self.kept.as_ref().is_some_and(|kept| !kept.link.has_ended());
+        let is_alive = self.kept.as_ref().is_some_and(|kept| !kept.has_ended());
         self.at + if is_alive { HOLDS } else { ENDED_HOLDS }
     }
 }
@@ -154,7 +140,12 @@ impl Registrars {
     /// paths, which are the host's.
     pub(super) async fn complete(&mut self, listing: &mut Listing, host_root: Option<&Path>) {
         let registrars = std::mem::take(&mut listing.registrars);
-        self.asked.retain(|path, asked| registrars.iter().any(|(known, file)| known == path && *file == asked.file));
+        self.asked.retain(|path, asked| {
+            registrars.iter().any(|(known, file)| {
+                // Another mode or link may be why it can be reached now, and is no news of one that was.
+                known == path && (*file == asked.file || (asked.answer.is_ok() && file.is_still(&asked.file)))
+            })
+        });
         let mut asking = JoinSet::new();
         let places = Arc::new(Semaphore::new(AT_ONCE));
         for (path, file) in &registrars {
@@ -200,10 +191,10 @@ impl Registrars {
     /// Returns when a registrar that answered is to be asked again, because its connection ended.
     pub(super) async fn ended(&self) {
         let end = |asked: &Asked| {
-            let link = asked.kept.as_ref()?.link.clone();
+            let kept = asked.kept.clone()?;
             let earliest = asked.at + ENDED_HOLDS;
             Some(Box::pin(async move {
-                link.ended().await;
+                kept.ended().await;
                 tokio::time::sleep_until(earliest.into()).await;
             }))
         };
@@ -230,8 +221,8 @@ fn announce(path: &Path, file: FileIdentity, asked: &Asked, host_root: Option<&P
         }
         (Err(why), None) => return ignore(format!("a registration socket that says nothing: {why}")),
     };
-    let (kind, name) = (bounded(&info.r#type, QUOTED), bounded(&info.name, QUOTED));
-    if info.r#type != "CSIPlugin" {
+    let (kind, name) = (bounded(&info.kind, QUOTED), bounded(&info.name, QUOTED));
+    if info.kind != "CSIPlugin" {
         return ignore(format!("registers {name:?} as {kind:?}: no CSI driver"));
     }
     let announced = Announced::As { name: info.name.as_str().into(), is_alive };
@@ -258,38 +249,37 @@ fn announce(path: &Path, file: FileIdentity, asked: &Asked, host_root: Option<&P
 
 /// A path of the host, as it is seen from here.
 #[must_use]
-pub(super) fn under(host_root: Option<&Path>, path: &Path) -> PathBuf {
+pub fn under(host_root: Option<&Path>, path: &Path) -> PathBuf {
     match host_root {
         Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
         None => path.to_owned(),
     }
 }
 
+/// What a registration socket announces.
+///
+/// # Errors
+/// Why it says nothing, in words.
+pub async fn announcement(socket: &Path) -> Result<Announcement, String> {
+    ask(socket, 1).await.map(|(announcement, _)| announcement)
+}
+
 /// `GetInfo`. An error in words.
-async fn ask(socket: &Path, attempts: usize) -> Result<(pb::PluginInfo, Kept), String> {
+async fn ask(socket: &Path, attempts: usize) -> Result<(Announcement, Driver), String> {
+    let limits = Limits { connect: LIMIT, call: LIMIT, ..Limits::default() };
+    let words = |error: CallError| {
+        if error.is_refused() { "nobody listens there".to_owned() } else { error.for_people() }
+    };
     let mut attempt = 1;
-    let connected = loop {
-        match connector::connect(socket, LIMIT).await {
-            Err(error) if error.failure() == ConnectFailure::Refused && attempt < attempts => {
+    let registrar = loop {
+        match Driver::connect(socket, limits).await {
+            Err(error) if error.is_refused() && attempt < attempts => {
                 attempt += 1;
                 tokio::time::sleep(NEW_PAUSE).await;
             }
-            Err(error) if error.failure() == ConnectFailure::Refused => return Err("nobody listens there".to_owned()),
-            connected => break connected.map_err(|error| error.to_string())?,
+            connected => break connected.map_err(words)?,
         }
     };
-    let channel = Guarded::new(connected.channel);
-    let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(LONGEST_ANSWER);
-    let exchange = async {
-        grpc.ready().await.map_err(|error| error.to_string())?;
-        let path = PathAndQuery::from_static("/pluginregistration.Registration/GetInfo");
-        let codec = ProstCodec::<pb::InfoRequest, pb::PluginInfo>::default();
-        let answer = grpc.unary(tonic::Request::new(pb::InfoRequest {}), path, codec).await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(|status| format!("GetInfo failed with {:?}: {}", status.code(), bounded(status.message(), QUOTED)))
-    };
-    let answer = timeout(LIMIT, exchange).await;
-    let info = answer.unwrap_or_else(|_| Err(format!("no answer to GetInfo within {} s", LIMIT.as_secs())))?;
-    Ok((info, Kept { link: connected.link, _channel: channel }))
+    let announcement = registrar.announcement().await.map_err(words)?;
+    Ok((announcement, registrar))
 }

@@ -51,12 +51,14 @@ pub(super) struct Merge {
     /// Files of the sockets that are watched already.
     attended: Option<BTreeMap<Arc<Path>, FileIdentity>>,
     held: BTreeMap<Arc<Path>, Held>,
+    /// What was watched last.
+    settled: BTreeSet<Arc<Path>>,
 }
 
 impl Merge {
     pub(super) fn new(fixed: BTreeSet<WantedSocket>, places: Vec<Place>) -> Self {
         let searches = places.into_iter().map(|place| Search { place, listing: None, hangs: false }).collect();
-        Self { fixed, searches, attended: None, held: BTreeMap::new() }
+        Self { fixed, searches, attended: None, held: BTreeMap::new(), settled: BTreeSet::new() }
     }
 
     /// What a walk brought; a number that is no place's stands for the sockets that are watched already.
@@ -86,6 +88,7 @@ impl Merge {
         let mut ignored: Vec<IgnoredSocket> =
             self.listings().flat_map(|listing| listing.ignored.iter().cloned()).collect();
         let wanted = self.settle(&files, &mut ignored);
+        self.settled = wanted.iter().map(|socket| Arc::clone(&socket.path)).collect();
         ignored.retain(|ignored| !wanted.iter().any(|socket| *socket.path == *ignored.path));
         ignored.sort_by(|left, right| left.path.cmp(&right.path));
         ignored.dedup_by(|left, right| left.path == right.path);
@@ -173,7 +176,11 @@ impl Merge {
     ) -> BTreeSet<WantedSocket> {
         let mut all: Vec<WantedSocket> = self.fixed.iter().cloned().collect();
         all.extend(self.held.values().map(|held| held.wanted.clone()));
-        all.sort_by(|left, right| (left.source, left.rank, &left.path).cmp(&(right.source, right.rank, &right.path)));
+        // Of several names of one file the one that is watched already: a link that comes is no reason to dial anew.
+        let order = |socket: &WantedSocket| {
+            (socket.source, socket.rank, !self.settled.contains(&socket.path), Arc::clone(&socket.path))
+        };
+        all.sort_by_cached_key(order);
         let mut settled = Vec::<WantedSocket>::new();
         let (mut by_path, mut by_file) = (BTreeMap::new(), BTreeMap::new());
         for socket in all {

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use kubelet::{announcement, under};
 pub use nomad::host_id;
 
 use crate::domain::socket::{IgnoredSocket, Searched, WantedSocket};
@@ -99,6 +100,40 @@ pub struct Sinks {
 enum News {
     Listed(Listing),
     Hangs,
+}
+
+/// What one search found.
+#[derive(Debug, Clone, Default)]
+pub struct Once {
+    /// Sockets that `serve` would watch.
+    pub wanted: Arc<BTreeSet<WantedSocket>>,
+    /// Places, those that do not exist included.
+    pub searched: Vec<Searched>,
+    /// What was left alone.
+    pub ignored: Vec<IgnoredSocket>,
+}
+
+/// Searches once: until every place was listed, at most `limit` long.
+pub async fn once(fixed: BTreeSet<WantedSocket>, settings: Settings, limit: Duration) -> Once {
+    let (wanted_in, wanted) = watch::channel(Arc::new(fixed.clone()));
+    let (listed_in, mut listed) = watch::channel(false);
+    let (seen_in, seen) = watch::channel((Vec::new(), Vec::new()));
+    let sinks = Sinks {
+        wanted: wanted_in,
+        listed: listed_in,
+        events: watch::Sender::new(Arc::default()),
+        seen: Box::new(move |searched, ignored| drop(seen_in.send_replace((searched, ignored)))),
+        is_instance: Box::new(|_| false),
+    };
+    let (_noticed_in, noticed) = watch::channel(0);
+    let discovery = Discovery::new(fixed, settings, sinks, noticed);
+    tokio::select! {
+        () = discovery.run(CancellationToken::new()) => {}
+        // Whichever place hangs shows as one that was not searched.
+        _ = tokio::time::timeout(limit, listed.wait_for(|listed| *listed)) => {}
+    }
+    let (searched, ignored) = seen.borrow().clone();
+    Once { wanted: Arc::clone(&wanted.borrow()), searched, ignored }
 }
 
 /// Finds sockets.

@@ -91,6 +91,10 @@ fn identity(metadata: &Metadata) -> FileIdentity {
         device: metadata.dev(),
         inode: metadata.ino(),
         changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
+        born: metadata
+            .created()
+            .ok()
+            .and_then(|at| i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()),
     }
 }
 

@@ -183,6 +183,17 @@ pub fn is_uuid(text: &str) -> bool {
         })
 }
 
+/// How it is learnt that something happened in a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DirectoryEvents {
+    /// Paths whose changes the kernel tells of.
+    pub watched: usize,
+    /// Paths that are looked at every second instead.
+    pub polled: usize,
+    /// Why those are; empty if there are none.
+    pub problem: Box<str>,
+}
+
 /// What identifies a socket file: not its inode alone, which kernels reuse (`fingerprinting.md` section 6, item 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileIdentity {
@@ -190,8 +201,33 @@ pub struct FileIdentity {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
-    /// Change time, nanoseconds since 1970.
+    /// Change time, nanoseconds since 1970. A link to the file or another mode moves it.
     pub changed: i64,
+    /// When it was made, nanoseconds since 1970; `None` where the file system does not keep that.
+    pub born: Option<i64>,
+}
+
+/// What stays the same of a socket file as long as it is the same one, whatever its mode, its links and its name.
+pub type FileKey = (u64, u64, i64);
+
+impl FileIdentity {
+    /// See [`FileKey`]. Where nobody knows when the file was made, whatever happens to it makes it another.
+    #[must_use]
+    pub fn key(&self) -> FileKey {
+        (self.device, self.inode, self.made())
+    }
+
+    /// When it was made, or else changed last.
+    #[must_use]
+    pub fn made(&self) -> i64 {
+        self.born.unwrap_or(self.changed)
+    }
+
+    /// Whether this is `other`, of which somebody holds a connection: as long as that is open, its inode is not reused.
+    #[must_use]
+    pub fn is_still(&self, other: &Self) -> bool {
+        (self.device, self.inode, self.born) == (other.device, other.inode, other.born)
+    }
 }
 
 /// What is seen of a socket, for `/v1/gateway/sockets`.

@@ -44,6 +44,8 @@ pub(super) struct Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Assessment {
     pub verdicts: Vec<Verdict>,
+    /// Instances that the socket was until somebody else answered. How the socket is they do not say.
+    pub displaced: Vec<Verdict>,
     /// How the socket is where it is no instance.
     pub phase: Phase,
     /// Why the socket counts as nothing, or is not well; empty if all is well.
@@ -97,8 +99,8 @@ pub(super) fn unreachable(wanted: &WantedSocket, known: &Known, error: &CallErro
         verdicts,
         phase: phase_of(error),
         reason: error.for_people(),
-        is_ignored: false,
         is_hung: error.is_timeout(),
+        ..Assessment::default()
     }
 }
 
@@ -124,25 +126,32 @@ pub(super) fn assess(wanted: &WantedSocket, known: &mut Known, answers: Answers)
     if let Some(identity) = &identity {
         let (verdicts, named) = recognise(wanted, known, identity);
         if let Err(reason) = named {
-            return Assessment { verdicts, phase: Phase::Unhealthy, reason, is_hung, ..Assessment::default() };
+            let displaced = verdicts;
+            return Assessment { displaced, phase: Phase::Unhealthy, reason, is_hung, ..Assessment::default() };
         }
         displaced = verdicts;
     }
     let is_starting = match answers.readiness {
         Some(Ok(readiness)) => readiness == Readiness::Starting,
-        Some(Err(error)) => return unreachable(wanted, known, &error),
+        Some(Err(error)) => {
+            // Whoever was here before is not here any more, though nothing else is known of the new one.
+            displaced.retain(|verdict| known.plugin.as_ref() != Some(&verdict.plugin));
+            return Assessment { displaced, ..unreachable(wanted, known, &error) };
+        }
         None => false,
     };
     let (Some(identity), Some(plugin)) = (identity, known.plugin.clone()) else {
         return Assessment { reason: "nothing was asked".to_owned(), ..Assessment::default() };
     };
     let phase = if is_starting { Phase::Starting } else { Phase::Unhealthy };
-    let mut assessment = Assessment { verdicts: displaced, phase, is_hung, ..Assessment::default() };
-    if assessment.verdicts.iter().any(|verdict| verdict.plugin == plugin) {
+    let mut assessment = Assessment { phase, is_hung, ..Assessment::default() };
+    if displaced.iter().any(|verdict| verdict.plugin == plugin) {
         // The id is an operator's and stays; that it is still the right one, the next pass confirms.
+        assessment.verdicts = displaced;
         assessment.reason = format!("the driver now calls itself {:?}", identity.name);
         return assessment;
     }
+    assessment.displaced = displaced;
     let mut warnings = identity.warnings.clone();
     let mut failures = Failures::default();
 

@@ -20,7 +20,7 @@ pub(super) struct Claim {
     pub observed: Observed,
     /// Its place in configuration.
     pub rank: u32,
-    /// When its file was made or changed, nanoseconds since 1970.
+    /// When its file was made, nanoseconds since 1970.
     pub made: i64,
 }
 

@@ -1,11 +1,13 @@
 //! When to look at a socket, and what a look means.
 //!
 //! `observe` asks a driver everything once; `assess` turns the answers, whatever they are, into what its instances
-//! are; `claims` settles which socket an instance is; `watch` is the task of one socket, which decides when to look again; [`supervisor`] keeps one such task for
-//! each socket that should be watched. Trouble of a driver is data here, never an error.
+//! are; `claims` settles which socket an instance is; `watch` is the task of one socket, which decides when to look again;
+//! `dials` holds it back where links and moves would make it dial one driver again and again; [`supervisor`] keeps one such
+//! task for each socket that should be watched. Trouble of a driver is data here, never an error.
 
 mod assess;
 mod claims;
+mod dials;
 mod observe;
 pub mod supervisor;
 mod watch;

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch as channel};
+use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Settings;
 use super::claims::Claims;
+use super::dials::Dials;
 use super::watch::{Places, Shared, Watch};
 use crate::domain::id::HostId;
 use crate::domain::record::{Phase, Record};
@@ -22,6 +23,8 @@ use crate::registry::sockets::Sockets;
 
 /// After this the stored answers count as confirmed, whatever is still missing (it stays `new`).
 const SCAN_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before the task of a socket that broke off is started again.
+const AFTER_A_FAULT: Duration = Duration::from_secs(1);
 
 /// Where a supervisor gets its work.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Sinks {
 }
 
 struct Running {
+    /// Which task of all there were.
+    number: u64,
     announced: channel::Sender<Announced>,
     touched: Arc<Notify>,
     stop: CancellationToken,
@@ -60,6 +65,10 @@ pub struct Supervisor {
     is_listed: bool,
     is_scanned: bool,
     verdicts: mpsc::UnboundedReceiver<Arc<Path>>,
+    /// Tasks that ended, told or not.
+    ended_in: mpsc::UnboundedSender<(u64, WantedSocket)>,
+    ended: mpsc::UnboundedReceiver<(u64, WantedSocket)>,
+    started: u64,
     running: BTreeMap<WantedSocket, Running>,
     unseen: BTreeSet<Arc<Path>>,
 }
@@ -69,11 +78,13 @@ impl Supervisor {
     #[must_use]
     pub fn new(host: HostId, settings: Settings, sources: Sources, sinks: Sinks) -> Self {
         let (verdicts_in, verdicts) = mpsc::unbounded_channel();
+        let (ended_in, ended) = mpsc::unbounded_channel();
         Self {
             shared: Shared {
                 host,
                 settings,
                 places: Arc::new(Places::default()),
+                dials: Dials::default(),
                 reports: sinks.reports,
                 claims: Claims::new(sinks.sockets.clone()),
                 sockets: sinks.sockets,
@@ -84,6 +95,9 @@ impl Supervisor {
             is_listed: false,
             is_scanned: false,
             verdicts,
+            ended_in,
+            ended,
+            started: 0,
             running: BTreeMap::new(),
             unseen: BTreeSet::new(),
         }
@@ -111,6 +125,7 @@ impl Supervisor {
                     self.unseen.remove(&path);
                     self.complete_scan(false).await;
                 }
+                Some((number, socket)) = self.ended.recv() => self.look_after(number, &socket).await,
                 () = &mut deadline, if !self.is_scanned => self.complete_scan(true).await,
             }
         }
@@ -130,6 +145,9 @@ impl Supervisor {
         for socket in &excess {
             self.ensure_no(socket).await;
         }
+        if !excess.is_empty() {
+            self.all_is_published().await;
+        }
         for socket in wanted.iter() {
             self.ensure(socket);
         }
@@ -140,6 +158,10 @@ impl Supervisor {
     }
 
     fn ensure(&mut self, socket: &WantedSocket) {
+        self.ensure_after(socket, Duration::ZERO);
+    }
+
+    fn ensure_after(&mut self, socket: &WantedSocket, pause: Duration) {
         let task = unannounced(socket);
         if let Some(running) = self.running.get(&task) {
             running.announced.send_if_modified(|announced| {
@@ -166,8 +188,19 @@ impl Supervisor {
         if self.is_scanned {
             watch.expect_listener();
         }
-        let running = tokio::spawn(watch.run(stop.clone()));
-        self.running.insert(task, Running { announced: announced_in, touched, stop, task: running });
+        self.started += 1;
+        let number = self.started;
+        let end = End { number, socket: task.clone(), ended: self.ended_in.clone() };
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                let _end = end;
+                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+                    watch.run(stop).await;
+                }
+            }
+        });
+        self.running.insert(task, Running { number, announced: announced_in, touched, stop, task: running });
     }
 
     async fn ensure_no(&mut self, socket: &WantedSocket) {
@@ -175,9 +208,36 @@ impl Supervisor {
             running.stop.cancel();
             if let Err(error) = running.task.await {
                 warn!(socket = %socket.path.display(), %error, "the task of a socket did not end well");
+                // What it would have done in the end.
+                self.shared.sockets.remove(&socket.path);
+                for observed in self.shared.claims.withdraw(&socket.path) {
+                    // The registry has gone only when everything stops.
+                    let _ = self.shared.reports.send(Report::Seen(Box::new(observed))).await;
+                }
             }
         }
         self.unseen.remove(&socket.path);
+    }
+
+    /// A task ended. One that nobody told to has a fault of ours: the socket is watched anew, by a task that knows what
+    /// is stored and nothing else.
+    async fn look_after(&mut self, number: u64, socket: &WantedSocket) {
+        // One that was told to is taken out first, and perhaps another runs by now.
+        let Some(running) = self.running.get(socket).filter(|running| running.number == number) else { return };
+        let announced = running.announced.borrow().clone();
+        self.ensure_no(socket).await;
+        self.all_is_published().await;
+        self.ensure_after(&WantedSocket { announced, ..socket.clone() }, AFTER_A_FAULT);
+    }
+
+    /// Waits until the catalog shows what was reported so far: of tasks that ended nobody but the catalog knows what
+    /// their instances were.
+    async fn all_is_published(&self) {
+        let (mark, reached) = oneshot::channel();
+        if self.shared.reports.send(Report::Mark(mark)).await.is_ok() {
+            // The registry has gone only when everything stops.
+            let _ = reached.await;
+        }
     }
 
     /// Instances of this host whose socket nobody wants: gone, or retired if their address was taken out of the
@@ -241,6 +301,20 @@ impl Supervisor {
     }
 }
 
+/// Says that a task ended, however it did.
+struct End {
+    number: u64,
+    socket: WantedSocket,
+    ended: mpsc::UnboundedSender<(u64, WantedSocket)>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // The supervisor has gone only when everything stops.
+        let _ = self.ended.send((self.number, self.socket.clone()));
+    }
+}
+
 /// What tells the tasks of sockets apart.
 fn unannounced(socket: &WantedSocket) -> WantedSocket {
     WantedSocket { announced: Announced::Nothing, ..socket.clone() }
@@ -261,5 +335,92 @@ async fn is_stopped_for_good(socket: &Path) -> bool {
 impl std::fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Supervisor").field("running", &self.running.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::FakeDriver;
+    use crate::registry::publisher::Publisher;
+    use crate::store::{self, Store};
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    struct Stage {
+        supervisor: Supervisor,
+        wanted: channel::Sender<Arc<BTreeSet<WantedSocket>>>,
+        reader: Reader,
+        sockets: Sockets,
+        publisher: Publisher,
+        // Kept open.
+        _touches: mpsc::Sender<Touch>,
+        _listed: channel::Sender<bool>,
+    }
+
+    impl Stage {
+        fn new(sockets: impl IntoIterator<Item = WantedSocket>) -> Self {
+            let (store, loaded) = Store::memory(store::Settings::default()).expect("memory can be had");
+            let (publisher, handles) = Publisher::new(loaded, store);
+            let (wanted_in, wanted) = channel::channel(Arc::new(sockets.into_iter().collect()));
+            let (listed_in, listed) = channel::channel(true);
+            let (touches_in, touches) = mpsc::channel(1);
+            let host = HostId::parse("host-aaaa").expect("legal");
+            let (reader, sockets) = (handles.reader.clone(), Sockets::default());
+            let supervisor = Supervisor::new(
+                host,
+                Settings { poll_interval: Duration::from_millis(50), ..Settings::default() },
+                Sources { wanted, listed, touches },
+                Sinks { reports: handles.reports, sockets: sockets.clone(), reader: handles.reader },
+            );
+            Self { supervisor, wanted: wanted_in, reader, sockets, publisher, _touches: touches_in, _listed: listed_in }
+        }
+    }
+
+    async fn until(what: &str, is_so: impl Fn() -> bool) {
+        let waiting = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_broke_off_is_started_again() {
+        let directory = tempfile::tempdir().expect("a scratch directory");
+        let driver = FakeDriver::node("drv.example.com").serve(directory.path().join("s")).await.expect("binds");
+        let mut stage = Stage::new([WantedSocket::configured(driver.socket())]);
+        stage.supervisor.reconcile().await;
+        tokio::spawn(stage.publisher.run(std::future::pending()));
+        until("it is watched", || stage.reader.current().records().any(|record| record.phase == Phase::Healthy)).await;
+        let running = stage.supervisor.running.values().next().expect("one runs");
+        running.task.abort();
+        let supervisor = tokio::spawn(stage.supervisor.run(CancellationToken::new()));
+        until("it is dialled again", || driver.connections() == 2).await;
+        driver.vanish().await;
+        let is_gone = || stage.reader.current().records().all(|record| record.phase == Phase::Gone);
+        until("it is watched again", is_gone).await;
+        supervisor.abort();
+    }
+
+    /// The record of a driver that came and went within one step of the publisher once stayed healthy for ever.
+    #[tokio::test]
+    async fn an_instance_that_was_published_after_its_socket_went_is_gone_all_the_same() {
+        let directory = tempfile::tempdir().expect("a scratch directory");
+        let driver = FakeDriver::node("drv.example.com").serve(directory.path().join("s")).await.expect("binds");
+        let mut stage = Stage::new([WantedSocket::found(driver.socket(), crate::domain::socket::Source::Nomad)]);
+        stage.supervisor.reconcile().await;
+        // Nothing is published yet, so its report waits.
+        driver.wait_for_calls(crate::csi::Rpc::Probe, 2).await;
+        stage.wanted.send_replace(Arc::default());
+        let stop = CancellationToken::new();
+        let supervisor = tokio::spawn(stage.supervisor.run(stop.clone()));
+        until("nobody watches it", || stage.sockets.all().is_empty()).await;
+        tokio::spawn(stage.publisher.run(std::future::pending()));
+        let phases = || stage.reader.current().records().map(|record| record.phase).collect::<Vec<_>>();
+        until("it is gone", || phases() == [Phase::Gone]).await;
+        stop.cancel();
+        supervisor.await.expect("it ends well");
     }
 }

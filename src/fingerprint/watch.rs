@@ -15,12 +15,13 @@ use tracing::{debug, info, warn};
 use super::Settings;
 use super::assess::{Assessment, Known, assess, unreachable};
 use super::claims::{Claim, Claims};
+use super::dials::{Dial, Dials};
 use super::observe::{Answers, Questions, observe};
 use crate::csi::{CallError, Driver, NodeInfo};
 use crate::domain::fingerprint::NodeFacts;
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
 use crate::domain::record::{Phase, Record, Registration};
-use crate::domain::socket::{Announced, FileIdentity, SocketStatus, WantedSocket};
+use crate::domain::socket::{Announced, FileIdentity, FileKey, SocketStatus, WantedSocket};
 use crate::domain::time::Timestamp;
 use crate::registry::reporter::{Health, Observed, Report};
 use crate::registry::sockets::Sockets;
@@ -80,6 +81,7 @@ pub(super) struct Shared {
     pub host: HostId,
     pub settings: Settings,
     pub places: Arc<Places>,
+    pub dials: Dials,
     pub reports: mpsc::Sender<Report>,
     pub sockets: Sockets,
     pub claims: Claims,
@@ -90,7 +92,7 @@ pub(super) struct Shared {
 /// Who was asked last, to tell a new process from an old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Process {
-    file: Option<FileIdentity>,
+    file: Option<FileKey>,
     pid: Option<i32>,
 }
 
@@ -109,7 +111,7 @@ pub(super) struct Watch {
     failures: usize,
     /// Dials in a row since something happened, and until when to go on with them.
     eager: Option<(usize, Instant)>,
-    last_event: Option<(Instant, Option<FileIdentity>)>,
+    last_event: Option<(Instant, Option<FileKey>)>,
     is_hung: bool,
     status: SocketStatus,
     told: Told,
@@ -267,7 +269,9 @@ impl Watch {
 
     /// Something happened in the directory: whether it happened to the socket file.
     async fn is_replaced(&mut self) -> bool {
-        if identify(&self.wanted.path).await == self.file {
+        let file = identify(&self.wanted.path).await;
+        if self.is_still(file) {
+            self.file = file;
             return false;
         }
         debug!(socket = %self.status.path, "the socket file changed");
@@ -279,14 +283,21 @@ impl Watch {
         true
     }
 
+    /// Whether a file is the one that was looked at last. While a connection to that is open, a link to it or another mode
+    /// changes nothing; otherwise either may be why it could not be reached.
+    fn is_still(&self, file: Option<FileIdentity>) -> bool {
+        let is_open = self.driver.as_ref().is_some_and(|driver| !driver.has_ended());
+        file == self.file || (is_open && file.zip(self.file).is_some_and(|(file, last)| file.is_still(&last)))
+    }
+
     /// The connection ended. One dial tells death from a server that merely closed an idle connection. Returns how long
     /// to wait before the next look.
     async fn confirm_death(&mut self) -> Duration {
         debug!(socket = %self.status.path, "the connection ended");
         self.driver = None;
         self.is_hung = false;
-        let file = identify(&self.wanted.path).await;
-        match self.dial().await {
+        let file = identify(&self.wanted.path).await.map(|file| file.key());
+        match self.dial(Dial::AfterAnEnd).await {
             Ok(driver) => {
                 self.driver = Some(driver);
                 // A server that hangs up again and again does not get more than one look a second; one that was
@@ -308,15 +319,30 @@ impl Watch {
 
     /// Connects. A process that dies still takes connections for a moment, which then end before a word is said, so a
     /// connection that closes at once is tried a second time.
-    async fn dial(&self) -> Result<Driver, CallError> {
+    async fn dial(&self, reason: Dial) -> Result<Driver, CallError> {
+        let file = identify(&self.wanted.path).await.map(|file| file.key());
+        let dials = &self.shared.dials;
+        if let Some(file) = file {
+            let is_known = self.file.is_some_and(|known| known.key() == file);
+            dials.turn(file, if is_known { reason } else { Dial::Fresh }).await;
+        }
         let limits = self.shared.settings.limits;
-        match Driver::connect(&self.wanted.path, limits).await {
+        let dialled = match Driver::connect(&self.wanted.path, limits).await {
             Err(error) if error.is_transport() && !error.is_missing() && !error.is_refused() => {
                 tokio::time::sleep(LAST_GASP).await;
                 Driver::connect(&self.wanted.path, limits).await
             }
             dialled => dialled,
+        };
+        if dialled.is_err() {
+            file.inspect(|file| dials.failed(*file));
+        } else if let Some(other) =
+            identify(&self.wanted.path).await.map(|file| file.key()).filter(|of| Some(*of) != file)
+        {
+            // Replaced meanwhile: it may be this one that was dialled.
+            dials.count(other);
         }
+        dialled
     }
 
     /// How long after the start of the last look the next one is due.
@@ -369,27 +395,27 @@ impl Watch {
     /// and no answer came from the driver (`fingerprinting.md` 1.6, Unavailable).
     async fn ask(&mut self) -> Result<Answers, CallError> {
         let file = identify(&self.wanted.path).await;
-        if file != self.file {
+        if !self.is_still(file) {
             self.driver = None;
-            self.file = file;
         }
+        self.file = file;
         let driver = match self.driver.take().filter(|driver| !driver.has_ended()) {
             Some(driver) => driver,
-            None => self.dial().await?,
+            None => self.dial(Dial::Fresh).await?,
         };
         let answers = self.question(&driver).await;
         if !answers.is_broken() {
             self.driver = Some(driver);
             return Ok(answers);
         }
-        let driver = Driver::connect(&self.wanted.path, self.shared.settings.limits).await?;
+        let driver = self.dial(Dial::AfterAnEnd).await?;
         let answers = self.question(&driver).await;
         self.driver = Some(driver).filter(|_| !answers.is_broken());
         Ok(answers)
     }
 
     async fn question(&mut self, driver: &Driver) -> Answers {
-        let process = Process { file: self.file, pid: driver.peer().pid };
+        let process = Process { file: self.file.map(|file| file.key()), pid: driver.peer().pid };
         self.status.pid = process.pid;
         let age = self.shared.settings.node_info_age;
         let is_asked = self.node_info_asked.is_some_and(|(at, of)| of == process && at.elapsed() < age);
@@ -454,7 +480,7 @@ impl Watch {
         self.shared.sockets.put(Arc::clone(&self.wanted.path), self.status.clone());
         let socket: Arc<str> = self.status.path.as_str().into();
         let mut claims = Vec::new();
-        for verdict in assessment.verdicts {
+        for verdict in assessment.displaced.into_iter().chain(assessment.verdicts) {
             let registration = self.registration(verdict.role, &verdict.plugin, &verdict.health);
             let observed = Observed {
                 key: InstanceKey { plugin: verdict.plugin, role: verdict.role, host: self.shared.host.clone() },
@@ -465,7 +491,7 @@ impl Watch {
                 is_configured: self.wanted.is_configured(),
                 registration,
             };
-            let made = self.file.map_or(0, |file| file.changed);
+            let made = self.file.map_or(0, |file| file.made());
             claims.push(Claim { observed, rank: self.wanted.rank, made });
         }
         let reports = self.shared.claims.make(&self.wanted.path, claims);
@@ -546,6 +572,10 @@ async fn identify(path: &Path) -> Option<FileIdentity> {
         device: metadata.dev(),
         inode: metadata.ino(),
         changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
+        born: metadata
+            .created()
+            .ok()
+            .and_then(|at| i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()),
     })
 }
 

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 use super::changes::{Changes, Step};
@@ -17,7 +17,7 @@ use super::commands::{Commands, Forget, ForgetError, Forgotten};
 use super::history::History;
 use super::reader::{Reader, Standing, Waiters};
 use super::reporter::{self, Health, Observed, Report};
-use super::retirement::{Retirement, is_dead};
+use super::retirement::{After, Retirement, is_dead};
 use crate::domain::catalog::{Catalog, RecordChange};
 use crate::domain::durability::Durability;
 use crate::domain::history::{Change, Transition};
@@ -32,8 +32,6 @@ pub const COMMIT_LIMIT: Duration = Duration::from_secs(1);
 const QUEUE: usize = 1024;
 /// Commands that may wait.
 const COMMANDS: usize = 16;
-/// How long what is dead is kept, if nobody says otherwise.
-pub const RETIRE_GONE: Duration = Duration::from_hours(1);
 
 /// What a publisher is reached by.
 #[derive(Debug)]
@@ -77,6 +75,7 @@ struct Stage {
     records: BTreeMap<InstanceKey, Option<Box<Record>>>,
     transitions: Vec<Transition>,
     is_scanned: bool,
+    marks: Vec<oneshot::Sender<()>>,
 }
 
 impl Stage {
@@ -98,6 +97,7 @@ impl Stage {
             }
             Report::Retire(key) => self.remove(catalog, key, now),
             Report::Scanned => self.is_scanned = true,
+            Report::Mark(mark) => self.marks.push(mark),
             Report::Feed(changes) => {
                 for change in changes {
                     match change {
@@ -175,7 +175,7 @@ impl Publisher {
             durability,
             reports,
             commands,
-            retirement: Retirement::new(RETIRE_GONE),
+            retirement: Retirement::new(After::default()),
             late: None,
             clock: Timestamp::now,
         };
@@ -189,9 +189,9 @@ impl Publisher {
         self
     }
 
-    /// Keeps what is dead for this long (an hour otherwise).
+    /// Keeps what is dead for so long.
     #[must_use]
-    pub fn retiring(mut self, after: Duration) -> Self {
+    pub fn retiring(mut self, after: After) -> Self {
         self.retirement = Retirement::new(after);
         self
     }
@@ -244,10 +244,15 @@ impl Publisher {
             stage.take(&current, &self.retirement, report, now);
         }
         let is_scanned = stage.is_scanned;
+        let marks = std::mem::take(&mut stage.marks);
         self.publish(&current, stage, now).await;
         if is_scanned {
             // After what the scan found is visible: nobody sees "scanned" and misses some of it.
             self.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.is_scanned, true));
+        }
+        for mark in marks {
+            // Whoever wanted to know may have gone.
+            let _ = mark.send(());
         }
     }
 

@@ -64,6 +64,13 @@ impl Waiters {
         }
     }
 
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        // One of each is the list's own.
+        self.lists().values().map(|notify| Arc::strong_count(notify).saturating_sub(1)).sum()
+    }
+
     /// How many subjects somebody waits for.
     #[must_use]
     pub fn subjects(&self) -> usize {
@@ -158,6 +165,18 @@ impl Reader {
         &self.changes
     }
 
+    /// Resolves once every driver was looked at.
+    pub async fn scanned(&self) {
+        // Its sender has gone only when everything stops.
+        let _ = self.standing.clone().wait_for(|standing| standing.is_scanned).await;
+    }
+
+    /// How many queries wait for something to change.
+    #[must_use]
+    pub fn blocked(&self) -> usize {
+        self.waiters.waiting()
+    }
+
     /// Takes a place in the list of those who wait for `subject`.
     #[must_use]
     pub fn waiting(&self, subject: Subject) -> Waiting {
@@ -214,8 +233,9 @@ mod tests {
         let waiters = Arc::new(Waiters::default());
         let first = waiters.enter(Subject::Plugin("made-up".into()));
         let second = waiters.enter(Subject::Plugin("made-up".into()));
+        assert_eq!((waiters.waiting(), waiters.subjects()), (2, 1));
         drop(first);
-        assert_eq!(waiters.subjects(), 1);
+        assert_eq!((waiters.waiting(), waiters.subjects()), (1, 1));
         drop(second);
         assert_eq!(waiters.subjects(), 0);
     }

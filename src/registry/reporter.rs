@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::domain::capability::{Capability, CapabilitySet};
 use crate::domain::catalog::RecordChange;
 use crate::domain::code::Code;
@@ -62,7 +64,7 @@ pub struct Observed {
 }
 
 /// What the publisher is told.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub enum Report {
     /// An instance was looked at.
     Seen(Box<Observed>),
@@ -72,6 +74,8 @@ pub enum Report {
     Feed(Vec<RecordChange>),
     /// The first scan is complete: every source was listed, every socket has a verdict, and all of it was reported.
     Scanned,
+    /// Whoever sends this wants to know when all that was reported before it can be read.
+    Mark(oneshot::Sender<()>),
 }
 
 /// The record after a look.

@@ -12,6 +12,33 @@ use crate::domain::id::InstanceKey;
 use crate::domain::record::{Phase, Record};
 use crate::domain::time::Timestamp;
 
+/// How long what is dead is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    /// Whose socket is gone, or has nobody listening.
+    pub gone: Duration,
+    /// Whose host is silent.
+    pub lost: Duration,
+}
+
+/// One hour, and one day.
+impl Default for After {
+    fn default() -> Self {
+        Self { gone: Duration::from_hours(1), lost: Duration::from_hours(24) }
+    }
+}
+
+impl After {
+    fn of(self, phase: Phase) -> Option<Duration> {
+        match phase {
+            // From gone to stale and back is one death: a driver that never gets to listen makes both in turn.
+            Phase::Gone | Phase::Stale => Some(self.gone),
+            Phase::Lost => Some(self.lost),
+            Phase::New | Phase::Starting | Phase::Healthy | Phase::Unhealthy => None,
+        }
+    }
+}
+
 /// How long what is dead at the start is kept at least, unless it would not be kept that long anyway.
 const SETTLING: Duration = Duration::from_mins(5);
 /// Removed instances that are remembered while their sockets go on to be looked at. Of one that is forgotten here, a dead
@@ -21,47 +48,53 @@ const MOST_REMOVED: usize = 4096;
 /// Whether a phase means that nothing runs there any more.
 #[must_use]
 pub fn is_dead(phase: Phase) -> bool {
-    match phase {
-        Phase::Gone | Phase::Stale => true,
-        Phase::New | Phase::Starting | Phase::Healthy | Phase::Unhealthy | Phase::Lost => false,
-    }
+    After::default().of(phase).is_some()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    after: Duration,
 }
 
 /// When what is dead is removed.
 #[derive(Debug)]
 pub struct Retirement {
-    after: Duration,
+    after: After,
     due: BTreeSet<(Instant, InstanceKey)>,
     /// The same by instance.
-    by_key: BTreeMap<InstanceKey, Instant>,
+    by_key: BTreeMap<InstanceKey, Due>,
     /// Removed, and dead since: that a look still finds nobody there is no news.
     removed: BTreeSet<InstanceKey>,
 }
 
 impl Retirement {
-    /// Removes after this time.
+    /// Removes after these times.
     #[must_use]
-    pub fn new(after: Duration) -> Self {
+    pub fn new(after: After) -> Self {
         Self { after, due: BTreeSet::new(), by_key: BTreeMap::new(), removed: BTreeSet::new() }
     }
 
     /// Instances as they were stored.
     pub fn load<'a>(&mut self, records: impl Iterator<Item = &'a Record>, wall: Timestamp, now: Instant) {
-        for record in records.filter(|record| is_dead(record.phase)) {
+        for record in records {
+            let Some(after) = self.after.of(record.phase) else { continue };
             let age = u64::try_from(wall.0.saturating_sub(record.since.0)).map_or(Duration::ZERO, Duration::from_nanos);
-            let left = self.after.saturating_sub(age).max(self.after.min(SETTLING));
-            self.set(&record.key, now + left);
+            let left = after.saturating_sub(age).max(after.min(SETTLING));
+            self.set(&record.key, Due { at: now + left, after });
         }
     }
 
     /// An instance is in this phase now, whatever it was in before.
     pub fn seen(&mut self, key: &InstanceKey, phase: Phase, now: Instant) {
-        if !is_dead(phase) {
-            self.clear(key);
-            self.removed.remove(key);
-        } else if !self.by_key.contains_key(key) {
-            // From gone to stale and back is one death: a driver that never gets to listen makes both in turn.
-            self.set(key, now + self.after);
+        match self.after.of(phase) {
+            None => {
+                self.clear(key);
+                self.removed.remove(key);
+            }
+            // The same death as before.
+            Some(after) if self.by_key.get(key).is_some_and(|due| due.after == after) => {}
+            Some(after) => self.set(key, Due { at: now + after, after }),
         }
     }
 
@@ -97,14 +130,14 @@ impl Retirement {
         self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| key.clone()).collect()
     }
 
-    fn set(&mut self, key: &InstanceKey, at: Instant) {
+    fn set(&mut self, key: &InstanceKey, due: Due) {
         self.clear(key);
-        self.by_key.insert(key.clone(), at);
-        self.due.insert((at, key.clone()));
+        self.by_key.insert(key.clone(), due);
+        self.due.insert((due.at, key.clone()));
     }
 
     fn clear(&mut self, key: &InstanceKey) {
-        if let Some((key, at)) = self.by_key.remove_entry(key) {
+        if let Some((key, Due { at, .. })) = self.by_key.remove_entry(key) {
             self.due.remove(&(at, key));
         }
     }
@@ -146,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_dead_for_an_hour_is_due_and_what_is_ill_never_is() {
-        let (mut retirement, start) = (Retirement::new(HOUR), Instant::now());
+        let (mut retirement, start) = (Retirement::new(After::default()), Instant::now());
         retirement.seen(&key("ill"), Phase::Unhealthy, start);
         assert_eq!(retirement.next(), None);
         retirement.seen(&key("dead"), Phase::Stale, start);
@@ -157,7 +190,7 @@ mod tests {
 
     #[test]
     fn from_stale_to_gone_is_one_death_and_an_answer_ends_it() {
-        let (mut retirement, start) = (Retirement::new(HOUR), Instant::now());
+        let (mut retirement, start) = (Retirement::new(After::default()), Instant::now());
         retirement.seen(&key("a"), Phase::Stale, start);
         retirement.seen(&key("a"), Phase::Gone, start + MINUTE);
         assert_eq!(retirement.next(), Some(start + HOUR));
@@ -168,10 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_silent_host_had_is_kept_for_a_day() {
+        let (mut retirement, start) = (Retirement::new(After::default()), Instant::now());
+        retirement.seen(&key("a"), Phase::Lost, start);
+        assert_eq!(retirement.next(), Some(start + 24 * HOUR));
+        // Its host is back, and says that the socket is gone: that is another matter, and another time.
+        retirement.seen(&key("a"), Phase::Gone, start + 23 * HOUR);
+        assert_eq!(retirement.next(), Some(start + 24 * HOUR));
+        retirement.seen(&key("a"), Phase::Healthy, start + 23 * HOUR);
+        assert_eq!(retirement.next(), None);
+    }
+
+    #[test]
     fn what_was_stored_has_its_age_by_the_wall_clock_within_bounds() {
         let (start, wall) = (Instant::now(), Timestamp(1_767_323_045_000_000_000));
         let left = |phase, since: i64| {
-            let mut retirement = Retirement::new(HOUR);
+            let mut retirement = Retirement::new(After::default());
             retirement.load([stored("a", phase, Timestamp(since))].iter(), wall, start);
             retirement.next().map(|at| at - start)
         };
@@ -187,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_removed_instance_stays_away_until_somebody_answers() {
-        let (mut retirement, start) = (Retirement::new(HOUR), Instant::now());
+        let (mut retirement, start) = (Retirement::new(After::default()), Instant::now());
         retirement.seen(&key("a"), Phase::Gone, start);
         retirement.removed(key("a"));
         assert_eq!(retirement.next(), None);
@@ -198,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_of_the_removed_is_bounded() {
-        let mut retirement = Retirement::new(HOUR);
+        let mut retirement = Retirement::new(After::default());
         for number in 0..MOST_REMOVED + 10 {
             retirement.removed(key(&format!("p{number}")));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::domain::socket::{Duplicate, IgnoredSocket, Searched, SocketStatus, WantedSocket};
+use crate::domain::socket::{DirectoryEvents, Duplicate, IgnoredSocket, Searched, SocketStatus, WantedSocket};
 
 /// What is seen of each socket, by path, and where they are looked for. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,7 @@ struct Table {
     ignored: Vec<IgnoredSocket>,
     searched: Vec<Searched>,
     duplicates: Vec<Duplicate>,
+    events: DirectoryEvents,
 }
 
 impl Sockets {
@@ -29,6 +30,17 @@ impl Sockets {
         let mut table = self.table();
         table.searched = searched;
         table.ignored = ignored;
+    }
+
+    /// How changes are learnt of from now on.
+    pub fn put_events(&self, events: DirectoryEvents) {
+        self.table().events = events;
+    }
+
+    /// How changes are learnt of.
+    #[must_use]
+    pub fn events(&self) -> DirectoryEvents {
+        self.table().events.clone()
     }
 
     /// Which sockets do not count beside others.

@@ -78,6 +78,17 @@ impl TestGateway {
 
     /// What a command line makes, with short intervals.
     pub async fn serving(arguments: &[&str], variables: &[(&str, &str)]) -> TestGateway {
+        let mut plan = Self::plan(arguments, variables);
+        plan.fingerprint.poll_interval = quick().poll_interval;
+        Self::of(plan).await
+    }
+
+    /// The same with intervals as long as they usually are, so that an event which is missed shows.
+    pub async fn seldom(arguments: &[&str], variables: &[(&str, &str)]) -> TestGateway {
+        Self::of(Self::plan(arguments, variables)).await
+    }
+
+    fn plan(arguments: &[&str], variables: &[(&str, &str)]) -> Plan {
         let arguments = [&["serve", "--http-endpoint=127.0.0.1:0"], arguments].concat();
         let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
         let variable =
@@ -87,9 +98,8 @@ impl TestGateway {
             other => panic!("{arguments:?} is {other:?}"),
         };
         let mut plan = Plan::serve(&config, &variable);
-        plan.fingerprint.poll_interval = quick().poll_interval;
         plan.keep = Keep::Memory;
-        Self::of(plan).await
+        plan
     }
 
     /// A gateway of any plan that listens somewhere over TCP first.
@@ -142,6 +152,19 @@ impl TestGateway {
     /// A plugin in Nomad's shape; `None` while it does not count.
     pub async fn plugin(&self, id: &str) -> Option<Value> {
         self.find(&format!("/v1/plugin/csi/{id}")).await
+    }
+
+    /// Waits until a plugin counts and is as wanted, and returns it.
+    pub async fn plugin_until(&self, what: &str, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let plugin = self.plugin(id).await.unwrap_or_default();
+            if !plugin.is_null() && is_so(&plugin) {
+                return plugin;
+            }
+            assert!(begun.elapsed() < LONG, "not within {LONG:?}: {what}\n{plugin:#}");
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Nomad's list.

@@ -5,4 +5,5 @@
 pub mod client;
 pub mod fixture;
 pub mod gateway;
+pub mod host;
 pub mod process;

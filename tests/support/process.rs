@@ -68,9 +68,19 @@ impl Serving {
     /// # Panics
     /// If it ends before it serves; the text is its log.
     pub async fn start(arguments: &[&str], log: &Path) -> Self {
+        let mut command = gateway();
+        command.args(arguments);
+        Self::run(command, log).await
+    }
+
+    /// The same with a command that is complete.
+    ///
+    /// # Panics
+    /// If it ends before it serves; the text is its log.
+    pub async fn run(mut command: Command, log: &Path) -> Self {
         let sink = std::fs::File::create(log).expect("a log file");
         let mut child =
-            gateway().args(arguments).stdout(Stdio::piped()).stderr(sink).spawn().expect("the binary starts");
+            command.stdout(Stdio::piped()).stderr(sink).kill_on_drop(true).spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         loop {

@@ -16,7 +16,7 @@ use crate::domain::history::{Change, Transition};
 use crate::domain::id::Role;
 use crate::domain::plugin::{Plugin, Votes};
 use crate::domain::record::{self, Record, Registration};
-use crate::domain::socket::{Duplicate, Searched, SocketStatus};
+use crate::domain::socket::{DirectoryEvents, Duplicate, Searched, SocketStatus};
 use crate::domain::time::Index;
 use crate::domain::topology::{Pairs, Topology};
 use crate::registry::changes::{PluginStep, Step};
@@ -27,6 +27,7 @@ use crate::registry::reader::{Durability, Standing};
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::api) struct Gateway<'a> {
+    directory_events: DirectoryEventsView<'a>,
     durability: &'static str,
     durability_reason: &'a str,
     index: u64,
@@ -46,11 +47,17 @@ impl<'a> Gateway<'a> {
         catalog: &Catalog,
         standing: &'a Standing,
         sockets: usize,
+        events: &'a DirectoryEvents,
         role: &'a str,
         region: &'a str,
     ) -> Self {
         let (durability, durability_reason) = durability(&standing.durability);
         Self {
+            directory_events: DirectoryEventsView {
+                polled: events.polled,
+                problem: &events.problem,
+                watched: events.watched,
+            },
             durability,
             durability_reason,
             index: catalog.index().0,
@@ -65,6 +72,15 @@ impl<'a> Gateway<'a> {
             version: env!("CARGO_PKG_VERSION"),
         }
     }
+}
+
+/// How changes in directories are learnt of.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DirectoryEventsView<'a> {
+    polled: usize,
+    problem: &'a str,
+    watched: usize,
 }
 
 /// In a word, and why not.

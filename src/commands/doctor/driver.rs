@@ -8,13 +8,15 @@ use tokio::net::UnixStream;
 
 use super::{Ended, Findings, Layer};
 use crate::csi::{CallError, ConnectFailure, Driver, Limits, PluginInfo, Readiness};
+use crate::discovery;
 use crate::domain::id::Role;
 use crate::domain::socket::RoleChoice;
 
-/// What is needed to judge a registration.
+/// What is needed to judge a registration, and to compare with others.
+#[derive(Debug)]
 pub(super) struct Answers {
     pub(super) name: String,
-    pub(super) serves_node: bool,
+    pub(super) roles: Vec<Role>,
 }
 
 const HUNG: &str = "the driver hangs, is stopped, or waits for its storage: see its log, then restart it; \
@@ -29,16 +31,16 @@ pub(super) async fn examine(
     findings: &mut Findings,
 ) -> Result<Answers, Ended> {
     let driver = connect(socket, limits, findings).await?;
-    let PluginInfo { name, vendor_version, .. } = identity(&driver, findings).await?;
+    let PluginInfo { name, vendor_version, .. } = identity(socket, &driver, findings).await?;
     findings.ok(Layer::Identity, &format!("{name} {vendor_version}"));
     probe(&driver, findings).await;
-    let serves_node = roles(&driver, role, findings).await?;
-    if serves_node {
+    let roles = roles(&driver, role, findings).await?;
+    if roles.contains(&Role::Node) {
         node(&driver, findings).await;
     } else {
         findings.skipped(Layer::Node, "no node service");
     }
-    Ok(Answers { name, serves_node })
+    Ok(Answers { name, roles })
 }
 
 async fn connect(socket: &Path, limits: Limits, findings: &mut Findings) -> Result<Driver, Ended> {
@@ -119,13 +121,13 @@ async fn sniffed(socket: &Path, limit: Duration) -> Vec<u8> {
     bytes[..length].to_vec()
 }
 
-async fn identity(driver: &Driver, findings: &mut Findings) -> Result<PluginInfo, Ended> {
+async fn identity(socket: &Path, driver: &Driver, findings: &mut Findings) -> Result<PluginInfo, Ended> {
     let error = match driver.plugin_info().await {
         Ok(info) => return Ok(info),
         Err(error) => error,
     };
     if error.is_unimplemented() {
-        return Err(match driver.announcement().await {
+        return Err(match discovery::announcement(socket).await {
             Ok(announced) => {
                 let text = format!(
                     "a registration socket, by which a {} named {} is announced to the kubelet",
@@ -189,7 +191,7 @@ async fn probe(driver: &Driver, findings: &mut Findings) {
 }
 
 /// Whether the node service answers.
-async fn roles(driver: &Driver, role: RoleChoice, findings: &mut Findings) -> Result<bool, Ended> {
+async fn roles(driver: &Driver, role: RoleChoice, findings: &mut Findings) -> Result<Vec<Role>, Ended> {
     if let Err(error) = driver.plugin_capabilities().await {
         let text = error.for_people();
         findings.not_ok(Layer::Roles, &text, remedy(&error));
@@ -222,7 +224,7 @@ async fn roles(driver: &Driver, role: RoleChoice, findings: &mut Findings) -> Re
         format!("{} ({count} {})", role.as_str(), if *count == 1 { "capability" } else { "capabilities" })
     });
     findings.ok(Layer::Roles, &names.collect::<Vec<_>>().join(", "));
-    Ok(served.iter().any(|(role, _)| *role == Role::Node))
+    Ok(served.into_iter().map(|(role, _)| role).collect())
 }
 
 async fn node(driver: &Driver, findings: &mut Findings) {

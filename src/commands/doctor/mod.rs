@@ -1,20 +1,29 @@
-//! `doctor`: a socket layer by layer, what is wrong, and the remedy.
+//! `doctor`: where drivers were looked for, each socket layer by layer, what is wrong, and the remedy.
 //!
-//! Each layer is only looked at where the one below it is well, so the first "not ok" is the cause. It asks as `serve`
-//! does, with calls that only read, and once.
+//! Each layer is only looked at where the one below it is well, so the first "not ok" is the cause. It searches and asks
+//! as `serve` does, with calls that only read, and once.
 
 mod driver;
 mod file;
 mod registration;
+mod search;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::{Outcome, say};
 use crate::config::Doctor;
 use crate::csi::Limits;
+use crate::discovery;
+use crate::domain::socket::{Announced, RoleChoice, WantedSocket};
 use crate::domain::text::{DESCRIPTION_LIMIT, bounded};
+
+/// Sockets examined at the same time.
+const AT_ONCE: usize = 16;
 
 /// How a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -25,6 +34,9 @@ enum State {
     NotOk,
     #[serde(rename = "skipped")]
     Skipped,
+    /// Worth knowing, and nothing that is broken.
+    #[serde(rename = "warning")]
+    Warning,
 }
 
 impl State {
@@ -33,6 +45,7 @@ impl State {
             Self::Ok => "ok",
             Self::NotOk => "not ok",
             Self::Skipped => "skipped",
+            Self::Warning => "warning",
         }
     }
 }
@@ -108,22 +121,27 @@ struct Finding {
 #[serde(rename_all = "PascalCase")]
 struct Findings {
     socket: String,
+    source: &'static str,
     well: bool,
     layers: Vec<Finding>,
+    #[serde(skip)]
+    answers: Option<driver::Answers>,
 }
 
 /// Nothing above this layer makes sense.
 struct Ended;
 
 impl Findings {
-    fn new(socket: &Path) -> Self {
-        Self { socket: socket.display().to_string(), well: true, layers: Vec::new() }
+    fn new(socket: &WantedSocket) -> Self {
+        let (socket, source) = (socket.path.display().to_string(), socket.source.as_str());
+        Self { socket, source, well: true, layers: Vec::new(), answers: None }
     }
 
     fn add(&mut self, layer: Layer, state: State, text: &str, remedy: Option<&str>) {
-        let safe = |text: &str| bounded(text, DESCRIPTION_LIMIT).into_string();
         self.well &= state != State::NotOk;
-        self.layers.push(Finding { layer, state, text: safe(text), remedy: remedy.map(safe) });
+        // From the bottom, in whatever order they were looked at.
+        let place = self.layers.partition_point(|finding| finding.layer <= layer);
+        self.layers.insert(place, Finding { layer, state, text: safe(text), remedy: remedy.map(safe) });
     }
 
     fn ok(&mut self, layer: Layer, text: &str) {
@@ -149,7 +167,7 @@ impl Findings {
     }
 
     fn described(&self) -> String {
-        let mut lines = vec![bounded(&self.socket, DESCRIPTION_LIMIT).into_string()];
+        let mut lines = vec![format!("{} ({})", safe(&self.socket), self.source)];
         for Finding { layer, state, text, remedy } in &self.layers {
             lines.push(format!("  {:<8} {:<13} {text}", state.as_str(), layer.as_str()));
             lines.extend(remedy.iter().map(|remedy| format!("  {:<22} remedy: {remedy}", "")));
@@ -158,33 +176,90 @@ impl Findings {
     }
 }
 
-/// Runs the command.
-pub async fn run(config: &Doctor) -> Outcome {
-    let mut all = Vec::new();
-    for address in &config.sources.addresses {
-        all.push(examined(config, address).await);
-    }
-    if config.is_json {
-        say(&serde_json::to_string_pretty(&all).unwrap_or_default());
-    } else {
-        let described: Vec<String> = all.iter().map(Findings::described).collect();
-        say(&described.join("\n\n"));
-    }
-    if all.iter().all(|findings| findings.well) { Outcome::Done } else { Outcome::NotReady }
+/// As text that a terminal can be shown, and not too much of it.
+fn safe(text: &str) -> String {
+    bounded(text, DESCRIPTION_LIMIT).into_string()
 }
 
-async fn examined(config: &Doctor, socket: &Path) -> Findings {
-    let limits = Limits {
-        connect: Limits::default().connect.min(config.probe_timeout),
-        probe: config.probe_timeout,
-        call: config.timeout,
-        node_info: config.timeout.saturating_mul(3),
+/// All that was found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Report {
+    #[serde(flatten)]
+    search: Option<search::Search>,
+    sockets: Vec<Findings>,
+}
+
+impl Report {
+    fn is_well(&self) -> bool {
+        self.search.as_ref().is_none_or(search::Search::is_well) && self.sockets.iter().all(|findings| findings.well)
+    }
+
+    fn described(&self) -> String {
+        let search = self.search.iter().map(search::Search::described);
+        search.chain(self.sockets.iter().map(Findings::described)).collect::<Vec<_>>().join("\n\n")
+    }
+}
+
+/// Runs the command. `search` are the places that `serve` would search; none where one socket was asked about.
+pub async fn run(config: Doctor, places: discovery::Settings) -> Outcome {
+    let is_search = !places.places.is_empty();
+    let host_root = places.host_root.clone();
+    let (search, wanted) = search::run(&config.sources.addresses, places).await;
+    let config = Arc::new(config);
+    let mut sockets = examined(&config, wanted, host_root).await;
+    search::compare(&mut sockets);
+    let report = Report {
+        search: is_search.then_some(search),
+        sockets: sockets.into_iter().map(|(_, findings)| findings).collect(),
     };
-    let mut findings = Findings::new(socket);
+    if config.is_json {
+        say(&serde_json::to_string_pretty(&report).unwrap_or_default());
+    } else {
+        say(&report.described());
+    }
+    if report.is_well() { Outcome::Done } else { Outcome::NotReady }
+}
+
+/// Examines sockets, several at a time: one that hangs takes seconds.
+async fn examined(
+    config: &Arc<Doctor>,
+    sockets: Vec<WantedSocket>,
+    host_root: Option<PathBuf>,
+) -> Vec<(WantedSocket, Findings)> {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut examining = JoinSet::new();
+    for (number, socket) in sockets.into_iter().enumerate() {
+        let (config, places, host_root) = (Arc::clone(config), Arc::clone(&places), host_root.clone());
+        examining.spawn(async move {
+            let _place = places.acquire_owned().await;
+            let findings = examine(&config, &socket, host_root.as_deref()).await;
+            (number, socket, findings)
+        });
+    }
+    let mut all = examining.join_all().await;
+    all.sort_by_key(|(number, ..)| *number);
+    all.into_iter().map(|(_, socket, findings)| (socket, findings)).collect()
+}
+
+async fn examine(config: &Doctor, wanted: &WantedSocket, host_root: Option<&Path>) -> Findings {
+    let limits = Limits::new(config.probe_timeout, config.timeout);
+    let socket = &*wanted.path;
+    // What somebody says about all of them goes before what a place says about one.
+    let role = if config.role == RoleChoice::Auto { wanted.role } else { config.role };
+    let mut findings = Findings::new(wanted);
     if file::examine(socket, &mut findings).is_ok()
-        && let Ok(answers) = driver::examine(socket, config.role, limits, &mut findings).await
+        && let Ok(answers) = driver::examine(socket, role, limits, &mut findings).await
     {
-        registration::examine(socket, &answers, limits, &mut findings).await;
+        registration::examine(socket, &answers, host_root, &mut findings).await;
+        findings.answers = Some(answers);
+    } else if let Announced::As { name, .. } = &wanted.announced {
+        let text = format!("a registration socket announces {name} here, and its kubelet goes on believing in it");
+        findings.not_ok(
+            Layer::Registration,
+            &text,
+            "see that the driver runs; where it was removed on purpose, end its registrar, too",
+        );
     }
     findings.complete();
     findings

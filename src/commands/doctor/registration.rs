@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::driver::Answers;
 use super::{Findings, Layer};
-use crate::csi::{Announcement, Driver, Limits};
+use crate::csi::Announcement;
+use crate::discovery;
+use crate::domain::id::Role;
 
 /// The kubelet's directory of registration sockets, beside that of the drivers.
 const REGISTRY: &str = "plugins_registry";
@@ -15,13 +17,14 @@ const REGISTRY: &str = "plugins_registry";
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// Compares them.
-pub(super) async fn examine(socket: &Path, driver: &Answers, limits: Limits, findings: &mut Findings) {
+pub(super) async fn examine(socket: &Path, driver: &Answers, host_root: Option<&Path>, findings: &mut Findings) {
     let Some(registry) = socket.ancestors().skip(1).map(|above| above.join(REGISTRY)).find(|path| path.is_dir()) else {
         return findings.skipped(Layer::Registration, "no kubelet's directory of registration sockets is beside it");
     };
-    let (announced, is_complete) = announced(&registry, limits).await;
+    let (announced, is_complete) = announced(&registry).await;
     let of_name = |announced: &&(PathBuf, Announcement)| announced.1.name == driver.name;
-    if let Some((path, announcement)) = announced.iter().find(|(path, announcement)| leads(path, announcement, socket))
+    if let Some((path, announcement)) =
+        announced.iter().find(|(path, announcement)| leads(path, announcement, socket, host_root))
     {
         let several = announced.iter().filter(of_name).count();
         if announcement.name != driver.name {
@@ -53,7 +56,7 @@ pub(super) async fn examine(socket: &Path, driver: &Answers, limits: Limits, fin
             Layer::Registration,
             "registration sockets cannot be read, or too many of them hang, so nothing can be said",
         );
-    } else if driver.serves_node {
+    } else if driver.roles.contains(&Role::Node) {
         let text =
             format!("no registration socket in `{}` announces it: the kubelet does not know it", registry.display());
         let remedy = "see that the driver's node-driver-registrar runs, and its log; a driver alone is not registered";
@@ -64,7 +67,7 @@ pub(super) async fn examine(socket: &Path, driver: &Answers, limits: Limits, fin
 }
 
 /// What the sockets of a directory announce, those left out that do not answer; and whether all were asked.
-async fn announced(registry: &Path, limits: Limits) -> (Vec<(PathBuf, Announcement)>, bool) {
+async fn announced(registry: &Path) -> (Vec<(PathBuf, Announcement)>, bool) {
     let Ok(entries) = fs::read_dir(registry) else { return (Vec::new(), false) };
     let is_socket = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
     let mut paths: Vec<PathBuf> = entries.flatten().filter(is_socket).map(|entry| entry.path()).collect();
@@ -77,9 +80,7 @@ async fn announced(registry: &Path, limits: Limits) -> (Vec<(PathBuf, Announceme
         if Instant::now() > end {
             return (announced, false);
         }
-        if let Ok(driver) = Driver::connect(&path, limits).await
-            && let Ok(announcement) = driver.announcement().await
-        {
+        if let Ok(announcement) = discovery::announcement(&path).await {
             announced.push((path, announcement));
         }
     }
@@ -87,11 +88,11 @@ async fn announced(registry: &Path, limits: Limits) -> (Vec<(PathBuf, Announceme
 }
 
 /// Whether it is this socket that is announced.
-fn leads(path: &Path, announcement: &Announcement, socket: &Path) -> bool {
+fn leads(path: &Path, announcement: &Announcement, socket: &Path, host_root: Option<&Path>) -> bool {
     let endpoint = match announcement.endpoint.strip_prefix("unix://").unwrap_or(&announcement.endpoint) {
-        "" => path,
-        endpoint => Path::new(endpoint),
+        "" => path.to_owned(),
+        endpoint => discovery::under(host_root, Path::new(endpoint)),
     };
     let identity = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
-    endpoint == socket || identity(endpoint).is_some_and(|endpoint| Some(endpoint) == identity(socket))
+    endpoint == socket || identity(&endpoint).is_some_and(|endpoint| Some(endpoint) == identity(socket))
 }

@@ -14,6 +14,8 @@ mod error;
 mod events;
 mod feed;
 mod forget;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gateway;
 mod health;
 mod meta;

@@ -130,6 +130,7 @@ fn served(values: &mut Values<'_>) -> Serve {
             .word("api-read-shape", &[("nomad", false), ("documented", true)])
             .unwrap_or_default(),
         region: values.parse("region", not_empty).unwrap_or_default(),
+        max_connections_per_client: values.count("max-conns-per-client", 0, u32::MAX).unwrap_or_default(),
         history: values.count("history", 0, 10_000).unwrap_or_default() as usize,
         retire_gone: values.duration("retire-gone"),
         retire_lost: values.duration("retire-lost"),

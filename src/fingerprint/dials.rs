@@ -37,12 +37,16 @@ impl Dials {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until this file may be dialled. That dial counts, also if it is broken off, until it is said to have failed.
-    pub(super) async fn turn(&self, file: FileKey, reason: Dial) {
+    /// Waits until this file may be dialled, and says whether that took a while. The dial counts, also if it is broken off,
+    /// until it is said to have failed.
+    pub(super) async fn turn(&self, file: FileKey, reason: Dial) -> bool {
+        let mut has_waited = false;
         // Two paths may lead to the file, and both may have waited.
         while let Err(wait) = self.take(file, reason, Instant::now()) {
+            has_waited = true;
             tokio::time::sleep(wait).await;
         }
+        has_waited
     }
 
     /// The dial failed.

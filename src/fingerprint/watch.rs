@@ -320,11 +320,20 @@ impl Watch {
     /// Connects. A process that dies still takes connections for a moment, which then end before a word is said, so a
     /// connection that closes at once is tried a second time.
     async fn dial(&self, reason: Dial) -> Result<Driver, CallError> {
-        let file = identify(&self.wanted.path).await.map(|file| file.key());
         let dials = &self.shared.dials;
-        if let Some(file) = file {
-            let is_known = self.file.is_some_and(|known| known.key() == file);
-            dials.turn(file, if is_known { reason } else { Dial::Fresh }).await;
+        let path = &self.wanted.path;
+        let mut file = identify(path).await.map(|file| file.key());
+        while let Some(next) = file {
+            let is_known = self.file.is_some_and(|known| known.key() == next);
+            let has_waited = dials.turn(next, if is_known { reason } else { Dial::Fresh }).await;
+            if !has_waited {
+                break;
+            }
+            file = identify(path).await.map(|file| file.key());
+            if file == Some(next) {
+                break;
+            }
+            dials.failed(next);
         }
         let limits = self.shared.settings.limits;
         let dialled = match Driver::connect(&self.wanted.path, limits).await {
@@ -336,9 +345,7 @@ impl Watch {
         };
         if dialled.is_err() {
             file.inspect(|file| dials.failed(*file));
-        } else if let Some(other) =
-            identify(&self.wanted.path).await.map(|file| file.key()).filter(|of| Some(*of) != file)
-        {
+        } else if let Some(other) = identify(path).await.map(|file| file.key()).filter(|of| Some(*of) != file) {
             // Replaced meanwhile: it may be this one that was dialled.
             dials.count(other);
         }

@@ -1077,6 +1077,52 @@ async fn a_directory_that_is_replaced_under_an_old_process_is_noticed() {
     drop(old);
 }
 
+/// Neither has an inode, so that once the one was taken for the other.
+#[tokio::test]
+async fn a_link_to_itself_that_is_removed_is_noticed() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    scene.driver.vanish().await;
+    scene.until("it is gone", |instance| instance["Phase"] == "gone").await;
+    std::os::unix::fs::symlink(&scene.path, &scene.path).expect("makes a link");
+    scene.until("it leads nowhere", |instance| instance["Phase"] == "unhealthy").await;
+    let begun = Instant::now();
+    std::fs::remove_file(&scene.path).expect("removes the link");
+    scene.until("it is gone again", |instance| instance["Phase"] == "gone").await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// A link to a socket moves its change time, and once every one cost a dial.
+#[tokio::test]
+async fn a_driver_whose_file_gets_links_other_modes_and_other_names_is_not_dialled_anew() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    let begun = Instant::now();
+    let aside = scene.directory.path().join("aside");
+    for number in 0..200 {
+        std::fs::hard_link(&scene.path, &aside).expect("makes a link");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600 | (number & 0o77));
+        std::fs::set_permissions(&scene.path, mode).expect("sets the mode");
+        std::fs::remove_file(&aside).expect("removes the link");
+        tokio::time::sleep(millis(2)).await;
+    }
+    assert_eq!(scene.driver.connections(), 1, "links and modes");
+    for _ in 0..100 {
+        std::fs::rename(&scene.path, &aside).expect("moves it away");
+        tokio::time::sleep(millis(2)).await;
+        std::fs::rename(&aside, &scene.path).expect("moves it back");
+        tokio::time::sleep(millis(2)).await;
+    }
+    scene.healthy().await;
+    let (dialled, seconds) = (scene.driver.connections(), begun.elapsed().as_secs_f64());
+    assert!(dialled as f64 <= 1.0 + seconds, "{dialled} dials in {seconds:.1} s");
+    // Its end is seen at once all the same.
+    let begun = Instant::now();
+    scene.driver.leave_dead().await;
+    scene.unhealthy().await;
+    assert!(begun.elapsed() < millis(500), "{:?}", begun.elapsed());
+}
+
 /// Both names lead to one inode, and so to one watch.
 #[tokio::test]
 async fn two_names_of_one_directory_are_both_watched() {

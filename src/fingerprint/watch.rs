@@ -287,7 +287,12 @@ impl Watch {
     /// changes nothing; otherwise either may be why it could not be reached.
     fn is_still(&self, file: Option<FileIdentity>) -> bool {
         let is_open = self.driver.as_ref().is_some_and(|driver| !driver.has_ended());
-        file == self.file || (is_open && file.zip(self.file).is_some_and(|(file, last)| file.is_still(&last)))
+        match (file, self.file) {
+            // There are several ways not to be there: a link to itself that is removed leaves nothing.
+            (None, None) => self.status.phase == Phase::Gone,
+            (Some(file), Some(last)) => file == last || (is_open && file.is_still(&last)),
+            _ => false,
+        }
     }
 
     /// The connection ended. One dial tells death from a server that merely closed an idle connection. Returns how long

@@ -1107,15 +1107,16 @@ async fn a_driver_whose_file_gets_links_other_modes_and_other_names_is_not_diall
         tokio::time::sleep(millis(2)).await;
     }
     assert_eq!(scene.driver.connections(), 1, "links and modes");
-    for _ in 0..100 {
+    for _ in 0..50 {
         std::fs::rename(&scene.path, &aside).expect("moves it away");
-        tokio::time::sleep(millis(2)).await;
+        tokio::time::sleep(millis(20)).await;
         std::fs::rename(&aside, &scene.path).expect("moves it back");
-        tokio::time::sleep(millis(2)).await;
+        tokio::time::sleep(millis(20)).await;
     }
     scene.healthy().await;
     let (dialled, seconds) = (scene.driver.connections(), begun.elapsed().as_secs_f64());
-    assert!(dialled as f64 <= 1.0 + seconds, "{dialled} dials in {seconds:.1} s");
+    // One that was moved back between the look at what is there and the dial is not known before.
+    assert!(dialled as f64 <= 2.0 + seconds, "{dialled} dials in {seconds:.1} s");
     // Its end is seen at once all the same.
     let begun = Instant::now();
     scene.driver.leave_dead().await;

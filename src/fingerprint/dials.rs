@@ -37,18 +37,6 @@ impl Dials {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until this file may be dialled, and says whether that took a while. The dial counts, also if it is broken off,
-    /// until it is said to have failed.
-    pub(super) async fn turn(&self, file: FileKey, reason: Dial) -> bool {
-        let mut has_waited = false;
-        // Two paths may lead to the file, and both may have waited.
-        while let Err(wait) = self.take(file, reason, Instant::now()) {
-            has_waited = true;
-            tokio::time::sleep(wait).await;
-        }
-        has_waited
-    }
-
     /// The dial failed.
     pub(super) fn failed(&self, file: FileKey) {
         if let Some(at) = self.free().get_mut(&file) {
@@ -56,7 +44,12 @@ impl Dials {
         }
     }
 
-    /// A dial that was not waited for.
+    /// Nobody listens behind this file.
+    pub(super) fn forget(&self, file: FileKey) {
+        self.free().remove(&file);
+    }
+
+    /// A dial that had no turn.
     pub(super) fn count(&self, file: FileKey) {
         let now = Instant::now();
         let mut free = self.free();
@@ -64,8 +57,8 @@ impl Dials {
         free.insert(file, at + SPACING);
     }
 
-    /// Counts a dial now, or says how long to wait.
-    fn take(&self, file: FileKey, reason: Dial, now: Instant) -> Result<(), Duration> {
+    /// Counts a dial now, also if it will be broken off, until it is said to have failed; or says how long to wait.
+    pub(super) fn take(&self, file: FileKey, reason: Dial, now: Instant) -> Result<(), Duration> {
         let mut free = self.free();
         let ahead = match reason {
             Dial::Fresh => Duration::ZERO,

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, ReadShape};
 use crate::config::load::Variables;
+use crate::config::settings::HTTP_ENDPOINT;
 use crate::config::{Serve, Sources, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
@@ -31,6 +32,7 @@ use crate::registry::reporter::Report;
 use crate::registry::retirement::After;
 use crate::registry::sockets::Sockets;
 use crate::store::{self, Store, StoreError};
+use crate::systemd::{self, Handed};
 use crate::telemetry::Chain;
 
 /// Why the gateway cannot start, or did not end well.
@@ -39,6 +41,9 @@ pub enum AppError {
     /// No address to serve on.
     #[error("cannot serve")]
     Bind(#[from] BindError),
+    /// A socket that was bound for us is of no use.
+    #[error("cannot serve at a socket that was handed over")]
+    Handed(#[source] io::Error),
     /// No place to keep state.
     #[error("cannot keep state")]
     Store(#[from] StoreError),
@@ -80,6 +85,8 @@ pub struct Plan {
     pub fingerprint: fingerprint::Settings,
     /// Where to serve.
     pub endpoints: Vec<String>,
+    /// Sockets that are bound already, to serve at, too.
+    pub handed: Vec<Handed>,
     /// What the API is told.
     pub api: api::Settings,
 }
@@ -97,6 +104,7 @@ impl Plan {
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
             endpoints,
+            handed: Vec::new(),
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
@@ -130,6 +138,18 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Serves at sockets that were handed over. They stand for the usual address, if there are any.
+    #[must_use]
+    pub fn with_handed(mut self, handed: Vec<Handed>) -> Self {
+        if !handed.is_empty() {
+            self.endpoints.retain(|endpoint| endpoint != HTTP_ENDPOINT);
+        }
+        self.handed = handed;
+        self
+    }
+}
+
 /// Where discovery looks, of what configuration says.
 #[must_use]
 pub fn searched(sources: &Sources) -> discovery::Settings {
@@ -160,10 +180,13 @@ impl Gateway {
     ///
     /// # Errors
     /// A state directory or an address that cannot be used.
-    pub async fn build(plan: Plan) -> Result<Self, AppError> {
+    pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
         // Addresses first: whoever cannot serve must not touch the state of the one that does.
         let mut listeners = Vec::new();
+        for handed in plan.handed.drain(..) {
+            listeners.push(Listener::handed(handed).map_err(AppError::Handed)?);
+        }
         for endpoint in &plan.endpoints {
             listeners.push(Listener::bind(endpoint).await?);
         }
@@ -243,6 +266,8 @@ impl Gateway {
             info!(address = listener.address(), "serving");
             parts.spawn(api::server::serve(listener, router.clone(), stop.clone()));
         }
+        let is_scanned = reader.clone();
+        parts.spawn(systemd::tell(async move { is_scanned.scanned().await }, stop.clone()));
         if let Some(wanted) = plan.sockets {
             for socket in &wanted {
                 info!(socket = %socket.path.display(), role = socket.role.as_str(), "watching");

@@ -12,7 +12,7 @@
 //! - `store`: records, transitions and the index on disk.
 //! - `api`: HTTP, from handles only.
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown`,
-//!   `telemetry` and `metrics` are leaves.
+//!   `systemd`, `telemetry` and `metrics` are leaves.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
 pub mod api;
@@ -29,5 +29,6 @@ pub mod metrics;
 pub mod registry;
 pub mod shutdown;
 pub mod store;
+pub mod systemd;
 pub mod telemetry;
 pub mod transport;

@@ -7,7 +7,8 @@ use csi_gateway::cli::{self, Invocation};
 use csi_gateway::commands::{self, Outcome, complain, say};
 use csi_gateway::config::Serve;
 use csi_gateway::config::load::Variables;
-use csi_gateway::{demo, shutdown, telemetry};
+use csi_gateway::systemd::Handed;
+use csi_gateway::{demo, shutdown, systemd, telemetry};
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
@@ -25,11 +26,19 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    // Before there is a second thread: what is handed over is told by the environment, and cleared from it.
+    let handed = match systemd::handed_over() {
+        Ok(handed) => handed,
+        Err(error) => {
+            complain(&format!("error: a socket that was handed over cannot be used: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     // Two workers serve ten thousand readers; blocking threads only look at files.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(invocation, &variable)),
+        Ok(runtime) => runtime.block_on(run(invocation, handed, &variable)),
         Err(error) => Outcome::failed(&error),
     };
     match outcome {
@@ -42,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
+async fn run(invocation: Invocation, handed: Vec<Handed>, variable: Variables<'_>) -> Outcome {
     match invocation {
         Invocation::Text(text) => {
             say(&text);
@@ -55,7 +64,7 @@ async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
             commands::doctor::run(config, places).await
         }
         Invocation::Forget(config) => commands::forget::run(&config).await,
-        Invocation::Serve(config) => match serve(&config, variable).await {
+        Invocation::Serve(config) => match serve(&config, handed, variable).await {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::failed(&error),
         },
@@ -69,10 +78,10 @@ async fn run(invocation: Invocation, variable: Variables<'_>) -> Outcome {
     }
 }
 
-async fn serve(config: &Serve, variable: Variables<'_>) -> Result<(), AppError> {
+async fn serve(config: &Serve, handed: Vec<Handed>, variable: Variables<'_>) -> Result<(), AppError> {
     telemetry::start(config.logging.verbosity, config.logging.is_json);
     let stop = shutdown::on_signal().map_err(AppError::Signals)?;
-    let gateway = Gateway::build(Plan::serve(config, variable)).await?;
+    let gateway = Gateway::build(Plan::serve(config, variable).with_handed(handed)).await?;
     for address in gateway.addresses() {
         say(&format!("listening on {}", commands::url(address)));
     }

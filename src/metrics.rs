@@ -43,6 +43,9 @@ pub const PATHS_POLLED: Family = gauge(
     "Paths that are looked at every second because the kernel tells of no changes there: no inotify instance or watch \
      was left.",
 );
+/// Readers that wait.
+pub const BLOCKING_QUERIES: Family =
+    gauge("csi_gateway_blocking_queries", "HTTP requests that wait for something to change.");
 /// The main signal.
 pub const INSTANCE_HEALTHY: Family =
     gauge("csi_gateway_instance_healthy", "1 if this instance of a CSI plugin is healthy, else 0.");

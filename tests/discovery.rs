@@ -8,6 +8,8 @@
 
 #[path = "support/churn.rs"]
 mod churn;
+#[path = "support/confined.rs"]
+mod confined;
 #[path = "support/parts.rs"]
 mod parts;
 mod support;
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use churn::Churn;
+use confined::{can_be_confined, confined};
 use csi_gateway::csi::Rpc;
 use csi_gateway::demo::{FakeDriver, ServedDriver};
 use csi_gateway::domain::id::Role;
@@ -155,25 +158,6 @@ async fn real_drivers_are_found_among_scripted_ones() {
     })
     .await;
     full.finish().await;
-}
-
-/// A command that runs in name spaces of its own, in which `prepare` was done before.
-fn confined(prepare: &str, run: &[&str]) -> tokio::process::Command {
-    let mut command = command("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c", &format!("{prepare} && exec \"$@\""), "sh"]).args(run);
-    command
-}
-
-/// Whether name spaces can be had; says why not.
-async fn can_be_confined(prepare: &str) -> bool {
-    if command("unshare").arg("--version").stdout(std::process::Stdio::null()).status().await.is_err() {
-        return skipped::<()>("`unshare` is not here").is_some();
-    }
-    let tried = process::run(confined(prepare, &["true"])).await;
-    if tried.0 == Some(0) {
-        return true;
-    }
-    skipped::<()>(&format!("no name spaces of a user's own can be had here: {}", tried.2.trim())).is_some()
 }
 
 const NO_INOTIFY: &str = "echo 0 > /proc/sys/user/max_inotify_instances";

@@ -17,6 +17,7 @@ const TABLE: &[Row] = &[
     ("telemetry", &[], "a leaf: everybody may name it, so it names nobody"),
     ("metrics", &[], "a leaf: everybody may name it, so it names nobody"),
     ("shutdown", &[], "a leaf: everybody may name it, so it names nobody"),
+    ("systemd", &[], "a leaf: everybody may name it, so it names nobody"),
     ("transport", &[], "a socket knows nothing of what is said over it"),
     ("store", &[], "keeps records; who makes or reads them is not its business"),
     ("owner", &[], "says who runs a socket, in domain's words"),
@@ -63,7 +64,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// Modules that all but `domain` and they themselves may name.
-const LEAVES: &[&str] = &["telemetry", "metrics", "shutdown"];
+const LEAVES: &[&str] = &["telemetry", "metrics", "shutdown", "systemd"];
 
 /// Crates that `domain` may use beside std.
 const DOMAIN_CRATES: &[&str] = &["serde", "rpds"];

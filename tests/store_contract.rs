@@ -539,6 +539,47 @@ async fn others_may_not_read_what_is_kept_and_what_a_killed_start_left_is_no_obs
     assert_eq!(names, [FILE_NAME]);
 }
 
+#[tokio::test]
+async fn a_state_file_that_is_removed_in_use_is_written_anew_with_all_that_it_held() {
+    let place = directory();
+    let state = place.path().join("state");
+    let (store, loaded) = open(&state);
+    let (ebs, nfs) = (key("ebs", Role::Node, "host-aaaa"), key("nfs", Role::Node, "host-aaaa"));
+    let commit = |number: u64, key: &InstanceKey| Commit {
+        index: Index(loaded.start.0 + number),
+        changes: vec![put(record(key.clone(), Phase::Healthy, "1"))],
+        dates: Vec::new(),
+        transitions: vec![transition(key, number)],
+    };
+    store.commit(commit(1, &ebs)).await.expect("durable");
+    std::fs::remove_dir_all(&state).expect("removed");
+    store.commit(commit(2, &nfs)).await.expect("durable again");
+    std::fs::remove_file(file(&state)).expect("removed once more");
+    store.close().await.expect("closed");
+    let (store, loaded) = open(&state);
+    assert_eq!(loaded.records.iter().map(|record| &record.key).collect::<Vec<_>>(), [&ebs, &nfs]);
+    assert_eq!(numbers(&store.history(None, 10).await.expect("read")), [2, 1]);
+    store.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_file_that_was_put_in_its_place_is_left_alone_and_said() {
+    let place = directory();
+    let (store, loaded) = open(place.path());
+    let commit = |number: u64| Commit {
+        index: Index(loaded.start.0 + number),
+        changes: vec![put(record(key("ebs", Role::Node, "host-aaaa"), Phase::Healthy, "1"))],
+        dates: Vec::new(),
+        transitions: Vec::new(),
+    };
+    std::fs::remove_file(file(place.path())).expect("removed");
+    std::fs::write(file(place.path()), "a backup, perhaps").expect("written");
+    let reason = store.commit(commit(1)).await.expect_err("not durable");
+    assert!(reason.contains("another file was put in its place"), "{reason}");
+    store.close().await.expect_err("what is lost is said");
+    assert_eq!(std::fs::read(file(place.path())).expect("there"), b"a backup, perhaps");
+}
+
 // ---- a disk that fails -----------------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use crate::domain::catalog::Catalog;
 use crate::domain::id::Role;
 use crate::domain::plugin::Plugin;
 use crate::metrics::{
-    BUILD_INFO, CATALOG_INDEX, CONTROLLERS_EXPECTED, CONTROLLERS_HEALTHY, Exposition, Family, INSTANCE_HEALTHY,
-    NODES_EXPECTED, NODES_HEALTHY, PATHS_POLLED, PATHS_WATCHED, SOCKETS,
+    BLOCKING_QUERIES, BUILD_INFO, CATALOG_INDEX, CONTROLLERS_EXPECTED, CONTROLLERS_HEALTHY, Exposition, Family,
+    INSTANCE_HEALTHY, NODES_EXPECTED, NODES_HEALTHY, PATHS_POLLED, PATHS_WATCHED, SOCKETS,
 };
 
 const ROLES: [Role; 2] = [Role::Controller, Role::Node];
@@ -23,6 +23,7 @@ pub(super) fn answer(state: &State) -> Response<Body> {
     let catalog = state.reader.current();
     text.sample(&BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1);
     text.sample(&CATALOG_INDEX, &[], catalog.nomad_index().0);
+    text.sample(&BLOCKING_QUERIES, &[], state.reader.blocked());
     let events = state.sockets.events();
     text.sample(&PATHS_WATCHED, &[], events.watched);
     text.sample(&PATHS_POLLED, &[], events.polled);

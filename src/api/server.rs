@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::systemd::Handed;
+
 /// Longest request line and headers, in bytes. Nomad takes 1 MiB, which would be 10 GiB from ten thousand readers;
 /// what is longer is answered with 431.
 const HEAD_LIMIT: usize = 32 << 10;
@@ -48,7 +50,7 @@ pub enum BindError {
         address: String,
     },
     /// The address is none, or not this machine's, or we may not.
-    #[error("cannot listen on `{address}`")]
+    #[error("cannot listen on `{address}`{}", hint(.source))]
     Tcp {
         /// As it was given.
         address: String,
@@ -69,6 +71,15 @@ pub enum BindError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+/// What is most likely wrong with an address.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => ", which is no address of this machine",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need root, or the capability CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
 }
 
 /// A bound address.
@@ -168,6 +179,26 @@ impl Listener {
             address: format!("unix://{}", path.display()),
             _file: Some(file),
         })
+    }
+
+    /// From a socket that was bound by somebody else, whose file, if it has one, is not ours to remove.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn handed(handed: Handed) -> io::Result<Self> {
+        let (accepting, address) = match handed {
+            Handed::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = listener.local_addr()?.to_string();
+                (Accepting::Tcp(TcpListener::from_std(listener)?), address)
+            }
+            Handed::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let path = listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+                (Accepting::Unix(UnixListener::from_std(listener)?), format!("unix://{}", path.display()))
+            }
+        };
+        Ok(Self { accepting, address, _file: None })
     }
 
     /// What was bound: `HOST:PORT` with the port that was picked, or `unix:///PATH`.

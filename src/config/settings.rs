@@ -135,6 +135,9 @@ const fn switch(name: &'static str, commands: &'static [Command], help: &'static
 
 use Command::{Demo, Doctor, Forget, Probe, Serve, Status};
 
+/// Where it serves unless it is told otherwise: Nomad's port is 4646, and this one is free.
+pub const HTTP_ENDPOINT: &str = "127.0.0.1:4649";
+
 /// Everything that can be set.
 pub const SETTINGS: &[Setting] = &[
     many(
@@ -193,7 +196,7 @@ pub const SETTINGS: &[Setting] = &[
     many(
         "http-endpoint",
         "ADDRESS",
-        Some("127.0.0.1:4649"),
+        Some(HTTP_ENDPOINT),
         &[Serve, Demo],
         "Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated",
     ),

@@ -65,11 +65,12 @@ impl fmt::Display for Phase {
 }
 
 /// How what a kubelet believes of a node's driver compares with the driver. Registered is not available: a kubelet asks a
-/// driver once, and believes in it as long as the registration socket is there.
+/// driver once, and believes in it until the registration socket goes or the kubelet starts anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Registration {
-    /// It is registered under its name, and somebody listens at both sockets.
+    /// It is announced under its name, and somebody listens at both sockets. Whether the kubelet has followed yet only the
+    /// kubelet knows; a registrar that it refuses ends.
     Ok,
     /// The driver is there, and no registration socket names it.
     Unregistered,

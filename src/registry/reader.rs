@@ -63,6 +63,13 @@ impl Waiters {
         }
     }
 
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        // One of each is the list's own.
+        self.lists().values().map(|notify| Arc::strong_count(notify).saturating_sub(1)).sum()
+    }
+
     /// How many subjects somebody waits for.
     #[must_use]
     pub fn subjects(&self) -> usize {
@@ -149,6 +156,18 @@ impl Reader {
         (false, u64::try_from(standing.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// Resolves once every driver was looked at.
+    pub async fn scanned(&self) {
+        // Its sender has gone only when everything stops.
+        let _ = self.standing.clone().wait_for(|standing| standing.is_scanned).await;
+    }
+
+    /// How many queries wait for something to change.
+    #[must_use]
+    pub fn blocked(&self) -> usize {
+        self.waiters.waiting()
+    }
+
     /// Takes a place in the list of those who wait for `subject`.
     #[must_use]
     pub fn waiting(&self, subject: Subject) -> Waiting {
@@ -205,8 +224,9 @@ mod tests {
         let waiters = Arc::new(Waiters::default());
         let first = waiters.enter(Subject::Plugin("made-up".into()));
         let second = waiters.enter(Subject::Plugin("made-up".into()));
+        assert_eq!((waiters.waiting(), waiters.subjects()), (2, 1));
         drop(first);
-        assert_eq!(waiters.subjects(), 1);
+        assert_eq!((waiters.waiting(), waiters.subjects()), (1, 1));
         drop(second);
         assert_eq!(waiters.subjects(), 0);
     }

@@ -8,7 +8,9 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -27,6 +29,8 @@ const TOOLS: [&str; 5] = ["curl", "mount", "nsenter", "setpriv", "unshare"];
 /// Kernel settings that a kubelet makes its own: in the namespace they are copies.
 const SETTINGS: &str = "vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops \
                         kernel/keys/root_maxkeys kernel/keys/root_maxbytes";
+/// Where containerd listens.
+const RUNTIME: &str = "/run/containerd/containerd.sock";
 const TOKEN: &str = "let-me-in";
 
 /// A process that ends with the test, and what it logs.
@@ -46,7 +50,7 @@ impl Process {
 
     /// What it, and those before it under the same name, logged.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).expect("its log")).into_owned()
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// How often it logged something.
@@ -61,13 +65,24 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    fn has_ended(&mut self) -> bool {
+    /// Whether it is no more.
+    pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    fn end_of_log(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("{} ends with {:#?}", self.log.display(), &lines[lines.len().saturating_sub(5)..])
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The logs are removed with the scratch folder.
+            let _ = writeln!(std::io::stderr(), "{}", self.end_of_log());
+        }
         self.kill();
     }
 }
@@ -93,8 +108,8 @@ impl Host {
              touch /run/is-ready
              exec sleep infinity"
         );
-        let mut command = with_the_test();
-        command.args(["unshare", "--mount", "sh", "-euc", &script]);
+        let mut command = with_the_test("unshare");
+        command.args(["--mount", "sh", "-euc", &script]);
         let mut host = Self { holder: Process::start(command, logs.join("host.log")), logs: logs.to_owned() };
         let is_ready = until("there is a mount namespace", async || {
             let is_ready = host.path("/run/is-ready").exists();
@@ -114,8 +129,8 @@ impl Host {
     }
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = with_the_test();
-        command.arg("nsenter").arg(format!("--mount=/proc/{}/ns/mnt", self.holder.child.id())).arg(program);
+        let mut command = with_the_test("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.child.id())).arg(program);
         command
     }
 
@@ -126,10 +141,10 @@ impl Host {
     }
 }
 
-/// The beginning of a command that ends with the test, even where the test is killed.
-fn with_the_test() -> Command {
+/// A command that ends with the test, even where the test is killed.
+pub fn with_the_test(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
@@ -166,14 +181,12 @@ impl Programs {
     }
 }
 
-/// A node that runs. What is first is ended first.
+/// A node that runs. What stands first ends first.
 #[derive(Debug)]
 pub struct Node {
     /// The kubelet.
     pub kubelet: Process,
-    _api_server: Process,
-    _containerd: Process,
-    _etcd: Process,
+    _others: [Process; 3],
     host: Host,
     programs: Programs,
     ports: Ports,
@@ -212,18 +225,13 @@ impl Node {
         let etcd = host.start("etcd", &programs.etcd, &etcd(&ports));
         let containerd = host.start("containerd", &programs.containerd, &[configuration.of("--config", "containerd")]);
         let api_server = host.start("api-server", &programs.api_server, &api_server(&ports, &configuration));
+        // A kubelet that finds no runtime ends.
+        let socket = host.path(RUNTIME);
+        until("containerd listens", async || UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string()))
+            .await;
         let kubelet = host.start("kubelet", &programs.kubelet, &kubelet(&configuration));
-        let node = Self {
-            kubelet,
-            _api_server: api_server,
-            _containerd: containerd,
-            _etcd: etcd,
-            host,
-            programs,
-            ports,
-            folder,
-        };
-        until("the kubelet registers its node", async || node.api(&format!("/api/v1/nodes/{NODE}")).await).await;
+        let node = Self { kubelet, _others: [api_server, containerd, etcd], host, programs, ports, folder };
+        until("the kubelet registers its node", async || node.registered().await).await;
         Some(node)
     }
 
@@ -365,7 +373,7 @@ impl Configuration {
             "address": "127.0.0.1", "port": ports.kubelet, "readOnlyPort": ports.kubelet_open, "healthzPort": 0,
             "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
             "authorization": {"mode": "AlwaysAllow"},
-            "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+            "containerRuntimeEndpoint": format!("unix://{RUNTIME}"),
             "volumePluginDir": "/var/lib/kubelet-volume-plugins",
             // Pods would need these; a machine that runs tests may not have them.
             "cgroupDriver": "cgroupfs", "cgroupsPerQOS": false, "enforceNodeAllocatable": [], "failCgroupV1": false,

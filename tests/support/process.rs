@@ -79,7 +79,8 @@ impl Serving {
     /// If it ends before it serves; the text is its log.
     pub async fn run(mut command: Command, log: &Path) -> Self {
         let sink = std::fs::File::create(log).expect("a log file");
-        let mut child = command.stdout(Stdio::piped()).stderr(sink).spawn().expect("the binary starts");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(sink).kill_on_drop(true).spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         loop {

@@ -34,8 +34,8 @@ struct Life {
 }
 
 impl Life {
-    /// No more than one dial a second, and one more where a connection ended. A file that is moved to a path between a look
-    /// at what is there and the dial may have been dialled a moment before.
+    /// No more than one dial a second, and one more where a connection ended. A file that comes to a path between a look at
+    /// what is there and the dial may have been dialled a moment before, or once more as what it is.
     fn check_dials(&self) {
         let seconds = usize::try_from(self.begun.elapsed().as_secs()).unwrap_or_default();
         let allowed = 1 + usize::from(self.is_cut) + usize::from(self.is_moved) + seconds;
@@ -128,6 +128,8 @@ impl Churn {
                 let name = self.name();
                 let registrar = FakeDriver::registrar("CSIPlugin", name, slot.display().to_string());
                 self.serve(registrar, name, &path).await;
+                // Its directory is walked first, and those that were seen are asked then.
+                self.lives.last_mut().expect("just served").is_moved = true;
             }
             _ => {
                 let path = self.random.choice(&self.registry).expect("not empty");

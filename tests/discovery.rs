@@ -626,6 +626,31 @@ async fn case_105_two_registrations_of_one_name_are_one_instance() {
     assert_eq!(gateway.plugin(D0).await.expect("it counts")["NodesExpected"], 1);
 }
 
+#[tokio::test]
+async fn a_link_that_comes_and_goes_takes_no_driver_from_its_path() {
+    let host = Host::new();
+    let driver = host.serve(FakeDriver::node(D0), &host.at("d/m/csi.sock")).await;
+    std::fs::create_dir_all(host.at("d/a")).expect("can be made");
+    let gateway = TestGateway::seldom(&[&format!("--csi-plugins-dir={}", host.at("d").display())], &[]).await;
+    healthy(&gateway, D0, Role::Node).await;
+    let link = host.at("d/a/csi.sock");
+    for round in 0..6 {
+        let made =
+            if round % 2 == 0 { std::fs::hard_link(driver.socket(), &link) } else { symlink(driver.socket(), &link) };
+        made.expect("can be linked");
+        left_alone(&gateway, &link, "the same socket as").await;
+        std::fs::remove_file(&link).expect("can be removed");
+        let begun = Instant::now();
+        while gateway.socket(&link).await.is_some() {
+            assert!(begun.elapsed() < LONG, "the link is still listed");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(driver.connections(), 1);
+    let record = healthy(&gateway, D0, Role::Node).await;
+    assert_eq!(*record.socket, *driver.socket().to_string_lossy());
+}
+
 /// With looks so seldom that an event which is missed shows. `scripts/churn` does the same to a released binary for a
 /// minute, and reads its memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -268,6 +268,8 @@ async fn nothing_foreign_is_written_not_even_where_it_could_be() {
         let command = serve(&host, confined(&read_only, &[env!("CARGO_BIN_EXE_csi-gateway")]), folder.path());
         let gateway = Serving::run(command, &folder.path().join("log")).await;
         full.is_shown(async |path| gateway.json(path).await).await;
+        // The next one keeps its state in the same place.
+        gateway.kill().await;
     }
     if can_be_traced().await {
         let trace = folder.path().join("trace");

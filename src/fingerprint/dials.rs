@@ -37,6 +37,11 @@ impl Dials {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A turn that is given back when this is dropped.
+    pub(super) fn unless_kept(&self, file: FileKey) -> Turn<'_> {
+        Turn { dials: self, file: Some(file) }
+    }
+
     /// The dial failed.
     pub(super) fn failed(&self, file: FileKey) {
         if let Some(at) = self.free().get_mut(&file) {
@@ -77,6 +82,28 @@ impl Dials {
     }
 }
 
+/// See [`Dials::unless_kept`].
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    dials: &'a Dials,
+    file: Option<FileKey>,
+}
+
+impl Turn<'_> {
+    /// The dial came to its end.
+    pub(super) fn keep(mut self) {
+        self.file = None;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.file {
+            self.dials.failed(file);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +132,10 @@ mod tests {
             assert_eq!(dials.take(FILE, Dial::Fresh, start), Ok(()));
             dials.failed(FILE);
         }
+        drop(dials.unless_kept(FILE));
+        assert_eq!(dials.take(FILE, Dial::Fresh, start), Ok(()));
+        dials.unless_kept(FILE).keep();
+        assert_eq!(dials.take(FILE, Dial::Fresh, start), Err(SPACING));
     }
 
     #[test]

@@ -328,6 +328,9 @@ impl Watch {
         let file = self.turn(reason).await;
         let limits = self.shared.settings.limits;
         let path = &self.wanted.path;
+        let dials = self.shared.dials.clone();
+        // News from a kubelet may break it off, just when both it and the driver end: the look that follows must not wait.
+        let broken_off = file.filter(|_| reason == Dial::AfterAnEnd).map(|file| dials.unless_kept(file));
         let dialled = match Driver::connect(path, limits).await {
             Err(error) if error.is_transport() && !error.is_missing() && !error.is_refused() => {
                 tokio::time::sleep(LAST_GASP).await;
@@ -335,7 +338,9 @@ impl Watch {
             }
             dialled => dialled,
         };
-        let dials = &self.shared.dials;
+        if let Some(turn) = broken_off {
+            turn.keep();
+        }
         match (&dialled, file) {
             // Nobody listens there any more: what comes back has another file, or was not dialled for a while.
             (Err(error), Some(file)) if error.is_refused() => dials.forget(file),

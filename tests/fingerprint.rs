@@ -775,6 +775,7 @@ async fn case_51_another_name_is_another_plugin() {
     let old = scene.unhealthy().await;
     assert_eq!(description(&old), r#"plugin identity changed: expected "drv.example.com", got "other.example.com""#);
     assert_eq!(old["Provider"], D0, "its data are not the other one's");
+    assert_eq!(old["Phase"], "gone", "and it is retired as what is gone");
     let is_healthy = |instance: &Value| instance["Healthy"] == true;
     let new = scene.gateway.instance_until("the other is healthy", "other.example.com", "node", is_healthy).await;
     assert_eq!(new["Provider"], "other.example.com");

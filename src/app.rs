@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
-use crate::api::{self, ReadShape};
+use crate::api::{self, Api, ReadShape};
 use crate::config::load::Variables;
 use crate::config::settings::HTTP_ENDPOINT;
 use crate::config::{Serve, Sources, host};
@@ -283,10 +283,10 @@ impl Gateway {
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
         let state = state.with_commands(commands);
-        let router = api::router(state);
+        let api = Api::new(state);
         for listener in listeners {
             info!(address = listener.address(), "serving");
-            parts.spawn(api::server::serve(listener, router.clone(), stop.clone()));
+            parts.spawn(api::server::serve(listener, api.clone(), stop.clone()));
         }
         let is_scanned = reader.clone();
         parts.spawn(systemd::tell(async move { is_scanned.scanned().await }, stop.clone()));

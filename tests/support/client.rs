@@ -64,7 +64,7 @@ impl Answer {
 }
 
 pub async fn send(fixture: &Fixture, request: Request<Body>) -> Answer {
-    let response = fixture.router.clone().oneshot(request).await.expect("infallible");
+    let response = fixture.api.router().oneshot(request).await.expect("infallible");
     let (parts, body) = response.into_parts();
     for name in parts.headers.keys() {
         assert!(HEADERS.contains(&name.as_str()), "unexpected header {name}");
@@ -121,7 +121,7 @@ pub struct Lines {
 impl Lines {
     pub async fn of(fixture: &Fixture, target: &str) -> Self {
         let request = Request::get(target).header("Accept-Encoding", "gzip").body(Body::empty()).expect("legal");
-        let (parts, body) = fixture.router.clone().oneshot(request).await.expect("infallible").into_parts();
+        let (parts, body) = fixture.api.router().oneshot(request).await.expect("infallible").into_parts();
         assert_eq!(parts.status, 200, "{target}");
         Self { headers: parts.headers, body, read: String::new() }
     }
@@ -226,7 +226,7 @@ impl Served {
         let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
         let listener = listener.limited_by(&Connections::at_most(most));
         let address = listener.address().to_owned();
-        let server = tokio::spawn(serve(listener, fixture.router.clone(), fixture.shutdown.clone()));
+        let server = tokio::spawn(serve(listener, fixture.api.clone(), fixture.shutdown.clone()));
         Self { fixture, address, server }
     }
 

@@ -143,7 +143,7 @@ impl History for Told {
 
 /// An API, and all that stands behind it.
 pub struct Fixture {
-    pub router: axum::Router,
+    pub api: api::Api,
     pub changes: Arc<Changes>,
     pub waiters: Arc<Waiters>,
     pub sockets: Sockets,
@@ -169,17 +169,7 @@ impl Fixture {
         let allocations = Allocations::default();
         let state = api::State::new(reader, handle, sockets.clone(), settings, shutdown.clone());
         let state = state.with_allocations(allocations.clone());
-        Self {
-            router: api::router(state),
-            changes,
-            waiters,
-            sockets,
-            allocations,
-            history,
-            shutdown,
-            standing,
-            catalog,
-        }
+        Self { api: api::Api::new(state), changes, waiters, sockets, allocations, history, shutdown, standing, catalog }
     }
 
     /// The fixture of `nomad-http.md` section 23, without allocations; its index is 103.

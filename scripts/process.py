@@ -34,9 +34,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def tools(*names):
-    """Build bench targets that are tools; return their paths by name."""
-    command = ["cargo", "build", "--release", "--message-format=json-render-diagnostics"]
+def tools(*names, profile="release"):
+    """Build bench targets that are tools; return their paths by name. Where nothing is timed, `dev` builds sooner."""
+    command = ["cargo", "build", f"--profile={profile}", "--message-format=json-render-diagnostics"]
     command += [f"--bench={name}" for name in names]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:

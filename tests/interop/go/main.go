@@ -58,10 +58,26 @@ func start(program, address string) (*gateway, error) {
 				for lines.Scan() {
 				}
 			}()
-			return &gateway{process, address}, nil
+			g := &gateway{process, address}
+			return g, g.wait()
 		}
 	}
 	return nil, fmt.Errorf("the gateway ended before it served")
+}
+
+// wait returns once the gateway is ready: until then it says that it does not know a leader.
+func (g *gateway) wait() error {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		answer, err := http.Get("http://" + g.address + "/readyz")
+		if err != nil {
+			continue
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode == http.StatusOK {
+			return nil
+		}
+	}
+	return fmt.Errorf("the gateway is not ready in time")
 }
 
 func (g *gateway) kill() {

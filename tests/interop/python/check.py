@@ -8,6 +8,8 @@ import queue
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 import nomad
 from nomad.api.base import Requester
@@ -98,6 +100,20 @@ def check(address):
     held("events")
 
 
+def wait_until_ready(address):
+    """Until then it says that it does not know a leader."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except urllib.error.URLError:
+            pass
+        time.sleep(0.005)
+    raise AssertionError("the gateway is not ready in time")
+
+
 def main():
     program = sys.argv[1]
     command = [program, "demo", "--hosts=3", "--plugins=3", "--flap=500ms", "--http-endpoint=127.0.0.1:0"]
@@ -105,7 +121,9 @@ def main():
     try:
         for line in gateway.stdout:
             if line.startswith("listening on http://"):
-                check(line.strip().removeprefix("listening on http://"))
+                address = line.strip().removeprefix("listening on http://")
+                wait_until_ready(address)
+                check(address)
                 return
         raise AssertionError("the gateway ended before it served")
     finally:

@@ -160,6 +160,15 @@ async fn real_drivers_are_found_among_scripted_ones() {
     full.finish().await;
 }
 
+/// Waits until the driver that came later counts.
+async fn counts(gateway: &Serving) {
+    until("what came later is healthy", async || {
+        let plugin = gateway.get(&format!("/v1/plugin/csi/{D0}")).await;
+        if plugin.status.as_u16() == 200 { Ok(()) } else { Err(plugin.status.to_string()) }
+    })
+    .await;
+}
+
 const NO_INOTIFY: &str = "echo 0 > /proc/sys/user/max_inotify_instances";
 
 #[tokio::test]
@@ -175,11 +184,7 @@ async fn without_directory_events_the_same_is_found_and_it_is_said() {
     full.is_shown(async |path| gateway.json(path).await).await;
     // What comes later is found by looking.
     let late = host.serve(FakeDriver::node(D0), &host.kubelet("plugins/late/csi.sock")).await;
-    until("what came later is healthy", async || {
-        let plugin = gateway.get(&format!("/v1/plugin/csi/{D0}")).await;
-        if plugin.status.as_u16() == 200 { Ok(()) } else { Err(plugin.status.to_string()) }
-    })
-    .await;
+    counts(&gateway).await;
     let itself = gateway.json("/v1/gateway").await;
     let events = &itself["DirectoryEvents"];
     assert_eq!(events["Watched"], 0, "{itself:#}");
@@ -280,11 +285,7 @@ async fn nothing_foreign_is_written_not_even_where_it_could_be() {
         let gateway = Serving::run(serve(&host, traced, folder.path()), &folder.path().join("log")).await;
         full.is_shown(async |path| gateway.json(path).await).await;
         let late = host.serve(FakeDriver::node(D0), &host.kubelet("plugins/late/csi.sock")).await;
-        until("what came later is healthy", async || {
-            let plugin = gateway.get(&format!("/v1/plugin/csi/{D0}")).await;
-            if plugin.status.as_u16() == 200 { Ok(()) } else { Err(plugin.status.to_string()) }
-        })
-        .await;
+        counts(&gateway).await;
         late.finish().await.expect("as scripted");
         let mut child = gateway.child;
         signal(&child, Signal::TERM);

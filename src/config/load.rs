@@ -55,10 +55,7 @@ fn sources(values: &mut Values<'_>) -> Sources {
     }
     if let Some(value) = endpoint(values).filter(|_| !is_told) {
         match address::parse(&value) {
-            Ok(path) => sources.addresses.push(match &sources.host_root {
-                Some(root) => root.join(path.strip_prefix("/").unwrap_or(&path)),
-                None => path,
-            }),
+            Ok(path) => sources.addresses.push(address::under(sources.host_root.as_deref(), &path)),
             Err(error) => values.wrong(&Origin::Variable(ENDPOINT.to_owned()), &value, error),
         }
     }

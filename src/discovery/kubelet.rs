@@ -232,7 +232,7 @@ fn announce(path: &Path, file: FileIdentity, asked: &Asked, host_root: Option<&P
         let endpoint = bounded(&info.endpoint, QUOTED);
         match address::parse(&info.endpoint) {
             Ok(endpoint) => {
-                let endpoint = under(host_root, &endpoint);
+                let endpoint = address::under(host_root, &endpoint);
                 if is_alive {
                     ignore(format!("a registration socket, which announces {name:?} at `{}`", endpoint.display()));
                 }
@@ -245,15 +245,6 @@ fn announce(path: &Path, file: FileIdentity, asked: &Asked, host_root: Option<&P
     let wanted = WantedSocket { role, announced, ..WantedSocket::found(endpoint, Source::Registration) };
     listing.events.insert(wanted.path.to_path_buf());
     listing.sockets.push(Found { wanted, file });
-}
-
-/// A path of the host, as it is seen from here.
-#[must_use]
-pub fn under(host_root: Option<&Path>, path: &Path) -> PathBuf {
-    match host_root {
-        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
-        None => path.to_owned(),
-    }
 }
 
 /// What a registration socket announces.

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use kubelet::{announcement, under};
+pub use kubelet::announcement;
 pub use nomad::host_id;
 
 use crate::domain::socket::{IgnoredSocket, Searched, WantedSocket};

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::kubelet::under;
 use super::{Kind, Place};
+use crate::domain::address::under;
 
 /// Where CSI sidecars expect their driver.
 const SOCKET: &str = "/run/csi/socket";

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
@@ -78,24 +78,12 @@ pub(super) fn identify(paths: &BTreeSet<PathBuf>) -> Listing {
     let mut listing = Listing { exists: true, ..Listing::default() };
     for path in paths {
         let file = fs::metadata(path).ok().filter(|metadata| metadata.file_type().is_socket());
-        if let Some(file) = file.as_ref().map(identity) {
+        if let Some(file) = file.as_ref().map(FileIdentity::of) {
             let wanted = WantedSocket::found(path.clone(), Source::WellKnown);
             listing.sockets.push(Found { wanted, file: Some(file) });
         }
     }
     listing
-}
-
-fn identity(metadata: &Metadata) -> FileIdentity {
-    FileIdentity {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
-        born: metadata
-            .created()
-            .ok()
-            .and_then(|at| i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()),
-    }
 }
 
 impl Walk<'_> {
@@ -170,7 +158,7 @@ impl Walk<'_> {
             self.ignore(path, source, "a socket, but not a stream: no gRPC server listens there");
             return None;
         }
-        Some(identity(&metadata))
+        Some(FileIdentity::of(&metadata))
     }
 
     /// What a path is, links followed as far as they may be. `None`: nothing, or nothing that may be looked at.

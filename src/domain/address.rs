@@ -1,7 +1,7 @@
 //! Addresses of drivers, in every spelling seen in the field (`fingerprinting.md` section 6, item 21).
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why an address names no unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,15 @@ pub fn parse(address: &str) -> Result<PathBuf, BadAddress> {
         path if path.starts_with('@') => Err(BadAddress::Abstract),
         path if !path.starts_with('/') => Err(BadAddress::Relative),
         path => Ok(PathBuf::from(path)),
+    }
+}
+
+/// A path of the host, as it is seen from here.
+#[must_use]
+pub fn under(host_root: Option<&Path>, path: &Path) -> PathBuf {
+    match host_root {
+        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+        None => path.to_owned(),
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Sockets are a side table: what is seen of them moves no index and is not stored.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::id::{InstanceKey, PluginId, Role};
 use super::record::{Owner, Phase, Record};
@@ -211,6 +213,18 @@ pub struct FileIdentity {
 pub type FileKey = (u64, u64, i64);
 
 impl FileIdentity {
+    /// From what the system says of a file.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
+            born: born.and_then(|since| i64::try_from(since.as_nanos()).ok()),
+        }
+    }
+
     /// See [`FileKey`]. Where nobody knows when the file was made, whatever happens to it makes it another.
     #[must_use]
     pub fn key(&self) -> FileKey {

@@ -597,19 +597,9 @@ async fn ended(driver: Option<&Driver>) {
     }
 }
 
-/// Device, inode and change time of the socket file; `None` where there is none, or it cannot be seen.
+/// The socket file; `None` where there is none, or it cannot be seen.
 async fn identify(path: &Path) -> Option<FileIdentity> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = tokio::fs::metadata(path).await.ok()?;
-    Some(FileIdentity {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
-        born: metadata
-            .created()
-            .ok()
-            .and_then(|at| i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()),
-    })
+    tokio::fs::metadata(path).await.ok().as_ref().map(FileIdentity::of)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::driver::Answers;
 use super::{Findings, Layer};
 use crate::csi::Announcement;
 use crate::discovery;
+use crate::domain::address;
 use crate::domain::id::Role;
 
 /// The kubelet's directory of registration sockets, beside that of the drivers.
@@ -91,7 +92,7 @@ async fn announced(registry: &Path) -> (Vec<(PathBuf, Announcement)>, bool) {
 fn leads(path: &Path, announcement: &Announcement, socket: &Path, host_root: Option<&Path>) -> bool {
     let endpoint = match announcement.endpoint.strip_prefix("unix://").unwrap_or(&announcement.endpoint) {
         "" => path.to_owned(),
-        endpoint => discovery::under(host_root, Path::new(endpoint)),
+        endpoint => address::under(host_root, Path::new(endpoint)),
     };
     let identity = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
     endpoint == socket || identity(&endpoint).is_some_and(|endpoint| Some(endpoint) == identity(socket))

@@ -26,6 +26,7 @@ use csi_gateway::domain::history::Transition;
 use csi_gateway::domain::id::{PluginId, Role};
 use csi_gateway::domain::record::{Phase, Reason, Record};
 use csi_gateway::domain::time::{Index, Timestamp};
+use csi_gateway::registry::changes::{Changes, Step};
 use csi_gateway::registry::reader::{Reader, Standing, Waiters};
 use csi_gateway::registry::reporter::{Health, Observed, fold};
 use csi_gateway::registry::sockets::Sockets;
@@ -105,6 +106,7 @@ impl History for NoHistory {
 struct Served {
     catalog: watch::Sender<Arc<Catalog>>,
     waiters: Arc<Waiters>,
+    changes: Arc<Changes>,
     router: Router,
     observed: Observed,
     request: Request<Body>,
@@ -116,14 +118,15 @@ fn served(plugins: u32) -> Served {
     let (_, standing) =
         watch::channel(Standing { is_scanned: true, started: Instant::now(), durability: Durability::Memory });
     let waiters = Arc::new(Waiters::default());
-    let reader = Reader::new(catalogs, standing, Arc::clone(&waiters));
+    let changes = Arc::new(Changes::after(Index(1)));
+    let reader = Reader::new(catalogs, standing, Arc::clone(&waiters), Arc::clone(&changes));
     let state =
         State::new(reader, Arc::new(NoHistory), Sockets::default(), Settings::default(), CancellationToken::new());
     let Record { key, fingerprint, owner, socket, is_configured, .. } = node(plugins / 2, 5, Phase::Healthy);
     let health = Health::Verbatim { phase: Phase::Unhealthy, description: "the driver did not answer".to_owned() };
     let request = Request::get(format!("/v1/plugin/csi/{}", key.plugin)).body(Body::empty()).expect("a request");
     let observed = Observed { key, health, fingerprint, owner, socket, is_configured, registration: None };
-    Served { catalog, waiters, router: api::router(state), observed, request }
+    Served { catalog, waiters, changes, router: api::router(state), observed, request }
 }
 
 /// The value of a future that has nothing to wait for.
@@ -139,11 +142,14 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 #[bench::among_1_000(args = (100), setup = served)]
 #[bench::among_100_000(args = (10_000), setup = served)]
 fn look_to_body(served: Served) -> (watch::Sender<Arc<Catalog>>, Router, Bytes) {
-    let Served { catalog, waiters, router, observed, request } = black_box(served);
+    let Served { catalog, waiters, changes, router, observed, request } = black_box(served);
     let current = Arc::clone(&catalog.borrow());
     let record = fold(current.record(&observed.key), observed, Timestamp(2));
-    let (next, touched) = current.with(&[RecordChange::Put(Box::new(record))], Index(2), Timestamp(2));
+    let put = [RecordChange::Put(Box::new(record))];
+    let (next, touched) = current.with(&put, Index(2), Timestamp(2));
+    let step = Step::between(&current, &next, &touched, &put, &[]);
     catalog.send_replace(Arc::new(next));
+    changes.push(Index(2), step);
     waiters.wake(&touched);
     let response = at_once(router.clone().oneshot(request)).expect("a router does not fail");
     assert!(response.status().is_success());

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, ReadShape};
 use crate::config::load::Variables;
@@ -87,6 +88,8 @@ pub struct Plan {
     pub endpoints: Vec<String>,
     /// Sockets that are bound already, to serve at, too.
     pub handed: Vec<Handed>,
+    /// Connections of one client address; zero: as many as it likes.
+    pub max_connections_per_client: u32,
     /// What the API is told.
     pub api: api::Settings,
 }
@@ -105,6 +108,7 @@ impl Plan {
             fingerprint: fingerprint::Settings::default(),
             endpoints,
             handed: Vec::new(),
+            max_connections_per_client: 0,
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
@@ -129,6 +133,7 @@ impl Plan {
         plan.discovery = searched;
         plan.history = config.history;
         plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
+        plan.max_connections_per_client = config.max_connections_per_client;
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
         plan.api.region.clone_from(&config.region);
@@ -183,12 +188,13 @@ impl Gateway {
     pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
         // Addresses first: whoever cannot serve must not touch the state of the one that does.
+        let connections = Connections::at_most(plan.max_connections_per_client);
         let mut listeners = Vec::new();
         for handed in plan.handed.drain(..) {
-            listeners.push(Listener::handed(handed).map_err(AppError::Handed)?);
+            listeners.push(Listener::handed(handed).map_err(AppError::Handed)?.limited_by(&connections));
         }
         for endpoint in &plan.endpoints {
-            listeners.push(Listener::bind(endpoint).await?);
+            listeners.push(Listener::bind(endpoint).await?.limited_by(&connections));
         }
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
         let (store, loaded) = open(&plan.keep, &settings)?;
@@ -240,6 +246,8 @@ impl Gateway {
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
         let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports } = self;
+        let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
+        plan.api.address = tcp.unwrap_or_default().to_owned();
         if plan.api.allowed_hosts.is_empty() {
             // Both what was asked for (a name) and what was bound (its address).
             let asked = plan.endpoints.iter().map(String::as_str);

@@ -1,5 +1,5 @@
-//! The API as its clients see it: the conformance cases of `nomad-http.md` section 23 by number, golden bodies, and
-//! what only a real connection shows.
+//! The API as its clients see it: golden bodies, our own endpoints, and what only a real connection shows. Nomad's
+//! conformance cases are in `conformance.rs`.
 
 mod support;
 
@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{Method, StatusCode};
 use csi_gateway::api::server::{BindError, Listener, serve};
 use csi_gateway::api::wire::nomad::{ListStub, ReadPlugin};
 use csi_gateway::api::{ReadShape, Settings};
@@ -20,383 +19,16 @@ use csi_gateway::domain::socket::SocketStatus;
 use csi_gateway::domain::time::{Index, Timestamp};
 use csi_gateway::domain::topology::Topology;
 use csi_gateway::registry::reader::{Durability, Standing};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
-use tower::ServiceExt;
 
+use support::client::{
+    JSON, Lines, Served, T, assert_between, assert_not_found, assert_text, call, get, head_of, ids, meanwhile, timed,
+    until, within,
+};
 use support::fixture::{Fixture, SOME_TIME, controller, node, plugin_id, put, unhealthy};
-
-/// The index of the conformance fixture.
-const T: u64 = 103;
-
-/// Every header that may ever be sent.
-const HEADERS: [&str; 8] = [
-    "content-type",
-    "content-length",
-    "vary",
-    "location",
-    "connection",
-    "x-nomad-index",
-    "x-nomad-knownleader",
-    "x-nomad-lastcontact",
-];
-
-#[derive(Debug, Clone, PartialEq)]
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).expect("a JSON body")
-    }
-
-    fn index(&self) -> Option<u64> {
-        self.header("x-nomad-index").map(|text| text.parse().expect("a number"))
-    }
-
-    fn meta(&self) -> [Option<&str>; 3] {
-        ["x-nomad-index", "x-nomad-knownleader", "x-nomad-lastcontact"].map(|name| self.header(name))
-    }
-}
-
-async fn send(fixture: &Fixture, request: Request<Body>) -> Answer {
-    let response = fixture.router.clone().oneshot(request).await.expect("infallible");
-    let (parts, body) = response.into_parts();
-    for name in parts.headers.keys() {
-        assert!(HEADERS.contains(&name.as_str()), "unexpected header {name}");
-    }
-    let body = body.collect().await.expect("bodies are in memory").to_bytes();
-    let body = String::from_utf8(body.to_vec()).expect("UTF-8");
-    Answer { status: parts.status, headers: parts.headers, body }
-}
-
-async fn call(fixture: &Fixture, method: Method, target: &str) -> Answer {
-    send(fixture, Request::builder().method(method).uri(target).body(Body::empty()).expect("a legal request")).await
-}
-
-async fn get(fixture: &Fixture, target: &str) -> Answer {
-    call(fixture, Method::GET, target).await
-}
-
-const NO_META: [Option<&str>; 3] = [None; 3];
-const TEXT: Option<&str> = Some("text/plain; charset=utf-8");
-const JSON: Option<&str> = Some("application/json");
-
-#[track_caller]
-fn assert_text(case: &str, answer: &Answer, status: u16, text: &str) {
-    assert_eq!(answer.status, status, "{case}: {answer:?}");
-    assert_eq!(answer.body, text, "{case}");
-    assert_eq!(answer.header("content-type"), if text.is_empty() { None } else { TEXT }, "{case}");
-    assert_eq!(answer.header("vary"), Some("Accept-Encoding"), "{case}");
-    assert_eq!(answer.meta(), NO_META, "{case}");
-}
-
-#[track_caller]
-fn assert_not_found(case: &str, answer: &Answer) {
-    assert_eq!(answer.status, 404, "{case}: {answer:?}");
-    assert_eq!(answer.body, "plugin not found", "{case}");
-    assert_eq!(answer.header("content-type"), TEXT, "{case}");
-    assert_eq!(answer.meta(), [Some("0"), Some("true"), Some("0")], "{case}");
-}
-
-#[track_caller]
-fn assert_empty_ok(case: &str, answer: &Answer) {
-    assert_text(case, answer, 200, "");
-    assert_eq!(answer.header("content-length"), Some("0"), "{case}");
-}
-
-fn ids(answer: &Answer) -> Vec<String> {
-    let list = answer.json();
-    let id = |stub: &Value| stub["ID"].as_str().expect("text").to_owned();
-    list.as_array().expect("an array").iter().map(id).collect()
-}
-
-#[tokio::test]
-async fn cases_1_to_28_the_list() {
-    let fixture = Fixture::conformance();
-    let list = get(&fixture, "/v1/plugins?type=csi").await;
-    assert_eq!(list.status, 200, "1");
-    assert_eq!(list.header("content-type"), JSON, "1");
-    assert_eq!(list.meta(), [Some("103"), Some("true"), Some("0")], "1");
-    assert_eq!(list.header("vary"), Some("Accept-Encoding"), "1");
-    assert_eq!(ids(&list), ["ebs-prod", "ebs-prod-2", "nfs"], "1");
-    assert_eq!(
-        list.json()[0],
-        json!({
-            "ControllerRequired": true, "ControllersExpected": 2, "ControllersHealthy": 1, "CreateIndex": 102,
-            "ID": "ebs-prod", "ModifyIndex": 102, "NodesExpected": 3, "NodesHealthy": 3,
-            "Provider": "ebs-prod.csi.example.com"
-        }),
-        "1: exactly nine keys"
-    );
-
-    let no_type = get(&fixture, "/v1/plugins").await;
-    for (case, target) in [
-        ("2", "/v1/plugins"),
-        ("7", "/v1/plugins?Type=csi"),
-        ("8", "/v1/plugins?type=csi;pretty"),
-        ("10", "/v1/plugins?index=abc&wait=abc"),
-    ] {
-        let answer = get(&fixture, target).await;
-        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "[]"), "{case}");
-        assert_eq!(answer.header("content-type"), JSON, "{case}");
-        assert_eq!(answer.meta(), NO_META, "{case}");
-        assert_eq!(answer, no_type, "{case}");
-    }
-    for (case, target) in [
-        ("3", "/v1/plugins?type=host"),
-        ("4", "/v1/plugins?type=host&index=1&pretty"),
-        ("5", "/v1/plugins?type="),
-        ("5", "/v1/plugins?type"),
-        ("5", "/v1/plugins?type=CSI"),
-        ("6", "/v1/plugins?type=host&type=csi"),
-    ] {
-        assert_empty_ok(case, &get(&fixture, target).await);
-    }
-    for (case, rest) in [
-        ("6", "&type=host"),
-        ("9", "&x=%zz"),
-        ("17", "&per_page=1&next_token=zzz&reverse=true&filter=)("),
-        ("19", "&stale"),
-        ("19", "&stale=false"),
-        ("19", "&consistent"),
-        ("20", "&namespace=does-not-exist"),
-        ("21", "&region=global"),
-        ("47", "&index=102"),
-        ("51", "&index=0&wait=10s"),
-        ("52", "&wait=10s"),
-    ] {
-        assert_eq!(get(&fixture, &format!("/v1/plugins?type=csi{rest}")).await, list, "{case}");
-    }
-    let stale = "Expect `true` or `false` for `stale` query string parameter";
-    let per_page = "Expect a number for `per_page` query string parameter";
-    for (case, rest, text) in [
-        ("11", "index=abc", "Invalid index"),
-        ("12", "index=-1", "Invalid index"),
-        ("12", "index=18446744073709551616", "Invalid index"),
-        ("12", "index=%2B1", "Invalid index"),
-        ("12", "index=+1", "Invalid index"),
-        ("12", "index=1e3", "Invalid index"),
-        ("12", "index=1_0", "Invalid index"),
-        ("13", "wait=5", "Invalid wait time"),
-        ("14", "wait=abc&index=abc", "Invalid wait time"),
-        ("15", "stale=maybe&per_page=x", stale),
-        ("16", "per_page=x&wait=abc", per_page),
-        ("16", "per_page=2147483648", per_page),
-    ] {
-        assert_text(case, &get(&fixture, &format!("/v1/plugins?type=csi&{rest}")).await, 400, text);
-    }
-    for (prefix, count) in [("ebs", 2), ("EBS", 0), ("ebs-prod-2", 1), ("", 3), ("nfs%00", 0), ("n%C3", 0)] {
-        let answer = get(&fixture, &format!("/v1/plugins?type=csi&prefix={prefix}")).await;
-        assert_eq!(ids(&answer).len(), count, "18: {prefix}");
-        assert_eq!(answer.index(), Some(T), "18: {prefix}");
-    }
-    let mars = get(&fixture, "/v1/plugins?type=csi&region=mars").await;
-    assert_text("21", &mars, 500, "No path to region");
-    for pretty in ["pretty", "pretty=false", "pretty=1"] {
-        let answer = get(&fixture, &format!("/v1/plugins?type=csi&{pretty}")).await;
-        assert!(answer.body.starts_with("[\n    {\n        \"ControllerRequired\": true,\n"), "22: {pretty}");
-        assert!(answer.body.ends_with("\n]\n"), "22: {pretty}");
-        assert_eq!(answer.json(), list.json(), "22: {pretty}");
-    }
-    assert_eq!(get(&fixture, "/v1/plugins?type=csi&pretty=0").await, list, "22");
-    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO"] {
-        let method: Method = method.parse().expect("a legal method");
-        assert_text("23", &call(&fixture, method, "/v1/plugins").await, 405, "Invalid method");
-    }
-    let head = call(&fixture, Method::HEAD, "/v1/plugins?type=csi").await;
-    assert_text("24", &Answer { body: "Invalid method".into(), ..head.clone() }, 405, "Invalid method");
-    assert_eq!((&*head.body, head.header("content-length")), ("", Some("14")), "24");
-    let preflight = Request::options("/v1/plugins")
-        .header("Origin", "http://x")
-        .header("Access-Control-Request-Method", "GET")
-        .body(Body::empty())
-        .expect("legal");
-    assert_text("25", &send(&fixture, preflight).await, 405, "Invalid method");
-    assert_text("26", &get(&fixture, "/v1/plugins/?type=csi").await, 404, "");
-    for (case, target, location) in [
-        ("27", "/v1//plugins?type=csi", "/v1/plugins?type=csi"),
-        ("27", "/v1/x/../plugins?type=csi&a=b", "/v1/plugins?type=csi&a=b"),
-        ("28", "/v1/plugin/csi?x=1", "/v1/plugin/csi/?x=1"),
-    ] {
-        let answer = get(&fixture, target).await;
-        assert_eq!(answer.status, 307, "{case}");
-        assert_eq!(answer.header("location"), Some(location), "{case}");
-        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"), "{case}");
-        let escaped = location.replace('&', "&amp;");
-        assert_eq!(answer.body, format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n"), "{case}");
-        assert_eq!((answer.header("vary"), answer.meta()), (Some("Accept-Encoding"), NO_META), "{case}");
-        let post = call(&fixture, Method::POST, target).await;
-        assert_eq!((post.status, &*post.body), (StatusCode::TEMPORARY_REDIRECT, ""), "{case}");
-        assert_eq!(post.header("content-type"), None, "{case}");
-    }
-}
-
-fn keys(value: &Value) -> Vec<&str> {
-    value.as_object().expect("an object").keys().map(String::as_str).collect()
-}
-
-#[tokio::test]
-async fn cases_29_to_41_the_read() {
-    let fixture = Fixture::conformance();
-    let ebs = get(&fixture, "/v1/plugin/csi/ebs-prod").await;
-    assert_eq!((ebs.status, ebs.header("content-type")), (StatusCode::OK, JSON), "29");
-    assert_eq!(ebs.meta(), [Some("103"), Some("true"), Some("0")], "29");
-    let body = ebs.json();
-    assert_eq!(
-        keys(&body).into_iter().filter(|key| *key != "ControllersRequired").collect::<Vec<_>>(),
-        [
-            "Allocations",
-            "ControllerJobs",
-            "ControllerRequired",
-            "Controllers",
-            "ControllersExpected",
-            "ControllersHealthy",
-            "CreateIndex",
-            "CreateTime",
-            "ID",
-            "ModifyIndex",
-            "ModifyTime",
-            "NodeJobs",
-            "Nodes",
-            "NodesExpected",
-            "NodesHealthy",
-            "Provider",
-            "Version"
-        ],
-        "29"
-    );
-    assert_eq!(body["ControllerRequired"], true, "29");
-    assert_eq!(body["ControllersRequired"], true, "29");
-    // 30: without an orchestrator no namespace has allocations.
-    assert_eq!(body["Allocations"], Value::Null, "30");
-    for namespace in ["*", "apps", "nope"] {
-        assert_eq!(get(&fixture, &format!("/v1/plugin/csi/ebs-prod?namespace={namespace}")).await, ebs, "30");
-    }
-    let nfs = get(&fixture, "/v1/plugin/csi/nfs").await;
-    let body = nfs.json();
-    assert_eq!(body["Controllers"], json!({}), "31");
-    assert_eq!(body["ControllerRequired"], false, "31");
-    assert_eq!(keys(&body["Nodes"]), ["host-0001", "host-0002"], "31");
-    for record in body["Nodes"].as_object().expect("an object").values() {
-        assert_eq!(keys(&record["NodeInfo"]).len(), 7, "31");
-        assert_eq!(record.get("ControllerInfo"), None, "31");
-    }
-    for record in ebs.json()["Controllers"].as_object().expect("an object").values() {
-        let info = record["ControllerInfo"].as_object().expect("an object");
-        assert_eq!(info.len(), 12, "32");
-        assert!(info.values().all(Value::is_boolean), "32");
-        assert_eq!(record.get("NodeInfo"), None, "32");
-    }
-    for (case, id) in [("33", "missing"), ("34", "EBS-PROD"), ("34", "ebs"), ("33", "%FF"), ("33", "%20nfs")] {
-        assert_not_found(case, &get(&fixture, &format!("/v1/plugin/csi/{id}")).await);
-    }
-    for rest in ["", "%2F"] {
-        assert_text("35", &get(&fixture, &format!("/v1/plugin/csi/{rest}")).await, 500, "missing plugin ID");
-    }
-    for rest in ["nfs/", "nfs/anything", "nfs%2Fx", "%6efs", "nfs?type=host&prefix=zzz"] {
-        assert_eq!(get(&fixture, &format!("/v1/plugin/csi/{rest}")).await, nfs, "36, 38: {rest}");
-    }
-    for rest in ["nfs/a/b", "nfs/a/", "nfs%2Fa%2Fb", "nfs/a/b?index=abc"] {
-        assert_text("37", &get(&fixture, &format!("/v1/plugin/csi/{rest}")).await, 404, "resource not found");
-    }
-    let broken = get(&fixture, "/v1/plugin/csi/%zz").await;
-    assert_eq!((broken.status.as_u16(), &*broken.body), (400, "400 Bad Request"), "39");
-    assert_eq!((broken.header("vary"), broken.header("connection")), (None, Some("close")), "39");
-    for target in ["/v1/plugin/host/nfs", "/v1/plugin/", "/v1/nope", "/v2/plugins", "/v1/gateway/nope"] {
-        assert_text("40", &get(&fixture, target).await, 404, "");
-    }
-    assert_text("41", &call(&fixture, Method::DELETE, "/v1/plugin/csi/nfs").await, 405, "Invalid method");
-    assert_text("41", &call(&fixture, Method::DELETE, "/v1/plugin/csi/a/b/c").await, 405, "Invalid method");
-    let bad = get(&fixture, "/v1/plugin/csi/nfs?index=abc").await;
-    assert_text("3, order of checks", &bad, 400, "Invalid index");
-    assert_text("3", &get(&fixture, "/v1/plugin/csi/?region=mars").await, 500, "No path to region");
-}
-
-/// How long something takes by the paused clock.
-async fn timed<T>(future: impl Future<Output = T>) -> (T, f64) {
-    let start = Instant::now();
-    let result = future.await;
-    (result, start.elapsed().as_secs_f64())
-}
-
-/// Does `action` after `delay` while `future` runs.
-async fn meanwhile<T>(future: impl Future<Output = T>, delay: f64, action: impl FnOnce()) -> (T, f64) {
-    let late = async {
-        tokio::time::sleep(Duration::from_secs_f64(delay)).await;
-        action();
-    };
-    let ((result, took), ()) = tokio::join!(timed(future), late);
-    (result, took)
-}
-
-#[track_caller]
-fn assert_between(case: &str, took: f64, least: f64, most: f64) {
-    assert!(took >= least && took <= most, "{case}: took {took} s, not {least} to {most} s");
-}
-
-#[tokio::test(start_paused = true)]
-async fn cases_47_to_54_a_waiting_list() {
-    let fixture = Fixture::conformance();
-    let list = get(&fixture, "/v1/plugins?type=csi").await;
-    for (case, rest) in
-        [("47", "index=102"), ("51", "index=0&wait=10s"), ("52", "wait=10s"), ("54", "index=103&wait=1ns")]
-    {
-        let (answer, took) = timed(get(&fixture, &format!("/v1/plugins?type=csi&{rest}"))).await;
-        assert_eq!(answer, list, "{case}");
-        assert_between(case, took, 0.0, 0.01);
-    }
-    let (answer, took) = timed(get(&fixture, "/v1/plugins?type=csi&index=103&wait=2s")).await;
-    assert_eq!(answer, list, "48");
-    assert_between("48", took, 2.0, 2.13);
-    let (answer, took) = timed(get(&fixture, "/v1/plugins?type=csi&index=1103&wait=1s")).await;
-    assert_eq!(answer, list, "50");
-    assert_between("50", took, 1.0, 1.07);
-    let (answer, took) = timed(get(&fixture, "/v1/plugins?type=csi&prefix=nfs&index=103&wait=1s")).await;
-    assert_eq!((ids(&answer), answer.index()), (vec!["nfs".to_owned()], Some(T)), "59");
-    assert_between("59", took, 1.0, 1.07);
-    let (_, took) = timed(get(&fixture, "/v1/plugins?type=csi&index=18446744073709551615&wait=999h")).await;
-    assert_between("a wait is capped", took, 300.0, 318.76);
-    let wait = get(&fixture, "/v1/plugins?type=csi&index=103&wait=2s");
-    let (answer, took) = meanwhile(wait, 1.0, || fixture.apply_at(110, [put(node("nfs", "host-0003"))])).await;
-    assert_eq!((answer.index(), &answer.json()[2]["NodesHealthy"]), (Some(110), &json!(3)), "49");
-    assert_between("49", took, 1.0, 1.01);
-    for wait in ["wait=-1s", "wait=0", ""] {
-        let (_, took) = timed(get(&fixture, &format!("/v1/plugins?type=csi&index=110&{wait}"))).await;
-        assert_between("53", took, 300.0, 318.76);
-    }
-    assert_eq!(fixture.waiters.subjects(), 0, "nobody waits any more");
-}
-
-#[tokio::test(start_paused = true)]
-async fn cases_55_to_58_a_waiting_read() {
-    let fixture = Fixture::conformance();
-    let nfs = get(&fixture, "/v1/plugin/csi/nfs").await;
-    let (answer, took) = timed(get(&fixture, "/v1/plugin/csi/missing?index=1&wait=1s")).await;
-    assert_not_found("55", &answer);
-    assert_between("55", took, 1.0, 1.07);
-    let wait = get(&fixture, "/v1/plugin/csi/missing?index=1&wait=10s");
-    let (answer, took) = meanwhile(wait, 1.0, || fixture.apply_at(104, [put(node("missing", "host-0001"))])).await;
-    assert_eq!((answer.status, answer.index()), (StatusCode::OK, Some(104)), "56");
-    assert_between("56", took, 1.0, 1.01);
-    let wait = get(&fixture, "/v1/plugin/csi/nfs?index=104&wait=2s");
-    let (answer, took) = meanwhile(wait, 1.0, || fixture.apply_at(105, [put(node("missing", "host-0002"))])).await;
-    assert_eq!((answer.index(), &answer.body), (Some(104), &nfs.body), "57: another plugin changes");
-    assert_between("57", took, 2.0, 2.13);
-    let (answer, took) = timed(get(&fixture, "/v1/plugin/csi/nfs?index=104")).await;
-    assert_eq!((answer.index(), &answer.body), (Some(105), &nfs.body), "58");
-    assert_between("58", took, 0.0, 0.01);
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_plugin_deleted_while_it_is_read_is_a_404_at_the_limit_or_itself_when_it_is_back() {
@@ -437,30 +69,6 @@ async fn a_shutdown_answers_those_who_wait() {
     assert_not_found("at shutdown", &two);
     assert_eq!(three.index(), Some(T));
     assert_between("at shutdown", took, 1.0, 1.01);
-}
-
-#[tokio::test]
-async fn cases_91_to_93_odd_names_times_and_an_empty_list() {
-    let fixture = Fixture::empty(Settings::default());
-    let empty = get(&fixture, "/v1/plugins?type=csi").await;
-    assert_eq!((&*empty.body, empty.index()), ("[]", Some(0)), "93");
-    assert_not_found("93", &get(&fixture, "/v1/plugin/csi/nfs").await);
-
-    let name = "a<&>\"ü\u{2028}";
-    let at = |update_time: i64, host: &str| Record { update_time: Timestamp(update_time), ..node(name, host) };
-    let whole = 1_767_323_045_000_000_000;
-    let records = [at(whole, "whole-00"), at(whole + 120_000_000, "fraction"), at(0, "never-00")];
-    let index = fixture.apply(records.map(put));
-    let list = get(&fixture, "/v1/plugins?type=csi").await;
-    assert!(list.body.contains(r#""ID":"a<&>\"ü\u2028""#), "91: {}", list.body);
-    let read = get(&fixture, "/v1/plugin/csi/a%3C%26%3E%22%C3%BC%E2%80%A8").await;
-    assert_eq!((read.status, read.index()), (StatusCode::OK, Some(index)), "91");
-    assert!(read.body.contains(r#""PluginID":"a<&>\"ü\u2028""#), "91: {}", read.body);
-    let body = read.json();
-    assert_eq!(body["ID"], name, "91");
-    assert_eq!(body["Nodes"]["whole-00"]["UpdateTime"], "2026-01-02T03:04:05Z", "92");
-    assert_eq!(body["Nodes"]["fraction"]["UpdateTime"], "2026-01-02T03:04:05.12Z", "92");
-    assert_eq!(body["Nodes"]["never-00"]["UpdateTime"], Value::Null, "92");
 }
 
 #[tokio::test]
@@ -724,55 +332,6 @@ async fn readiness_waits_for_the_first_scan_and_for_nothing_else() {
     assert_text("POST", &call(&fixture, Method::POST, "/livez").await, 405, "Invalid method");
 }
 
-/// A fixture on a real port.
-struct Served {
-    fixture: Fixture,
-    address: String,
-    server: tokio::task::JoinHandle<()>,
-}
-
-impl Served {
-    async fn start() -> Self {
-        let fixture = Fixture::conformance();
-        let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.address().to_owned();
-        let server = tokio::spawn(serve(listener, fixture.router.clone(), fixture.shutdown.clone()));
-        Self { fixture, address, server }
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(&self.address).await.expect("it listens")
-    }
-
-    /// Everything that is answered to raw bytes until the connection ends.
-    async fn raw(&self, request: &[u8]) -> String {
-        let mut stream = self.connect().await;
-        stream.write_all(request).await.expect("it reads");
-        let mut answer = Vec::new();
-        within(stream.read_to_end(&mut answer)).await.expect("it answers and closes");
-        String::from_utf8(answer).expect("UTF-8")
-    }
-}
-
-/// A limit so long that only what would hang forever meets it.
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("comes to an end")
-}
-
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-fn head_of(answer: &str) -> (&str, BTreeSet<&str>) {
-    let (head, _) = answer.split_once("\r\n\r\n").expect("a head");
-    let (status, headers) = head.split_once("\r\n").expect("headers");
-    (status, headers.split("\r\n").filter(|line| !line.starts_with("Date: ")).collect())
-}
-
 #[tokio::test]
 async fn headers_are_written_as_go_writes_them() {
     let served = Served::start().await;
@@ -846,6 +405,237 @@ async fn a_panic_is_a_500_for_its_request_and_the_connection_goes_on() {
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
     assert!(answer.contains("internal error"), "{answer}");
     assert!(answer.contains("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_gateway_s_plugins_are_filtered_and_come_in_pages() {
+    let fixture = Fixture::conformance();
+    fixture.apply([
+        put(Record { was_healthy: false, phase: Phase::Starting, ..node("fresh", "host-0009") }),
+        put(unhealthy(node("ebs-prod-2", "host-0001"))),
+    ]);
+    for (query, wanted) in [
+        ("", &["ebs-prod", "ebs-prod-2", "fresh", "nfs"][..]),
+        ("health=healthy", &["nfs"]),
+        ("health=degraded", &["ebs-prod"]),
+        ("health=unhealthy", &["ebs-prod-2", "fresh"]),
+        ("host=host-0002", &["ebs-prod", "nfs"]),
+        ("host=host-0009", &["fresh"]),
+        ("host=elsewhere", &[]),
+        ("provider=ebs-prod.csi.example.com", &["ebs-prod", "ebs-prod-2"]),
+        ("prefix=ebs", &["ebs-prod", "ebs-prod-2"]),
+        ("prefix=n%C3", &[]),
+        ("prefix=ebs&health=unhealthy&host=host-0001", &["ebs-prod-2"]),
+        ("health=&host=&provider=&prefix=&per_page=0", &["ebs-prod", "ebs-prod-2", "fresh", "nfs"]),
+        ("per_page=-1", &["ebs-prod", "ebs-prod-2", "fresh", "nfs"]),
+    ] {
+        let answer = get(&fixture, &format!("/v1/gateway/plugins?{query}")).await;
+        assert_eq!(ids(&answer), wanted, "{query}");
+        assert_eq!(answer.header("x-nomad-nexttoken"), None, "{query}");
+    }
+    let mut seen = Vec::new();
+    let mut token = String::new();
+    loop {
+        let page = get(&fixture, &format!("/v1/gateway/plugins?per_page=3&next_token={token}")).await;
+        assert!(ids(&page).len() <= 3);
+        seen.extend(ids(&page));
+        match page.header("x-nomad-nexttoken") {
+            Some(next) => token = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["ebs-prod", "ebs-prod-2", "fresh", "nfs"]);
+    for (query, text) in [
+        ("health=ill", "Expect `healthy`, `degraded` or `unhealthy` for `health` query string parameter"),
+        ("host=a/b", "Expect a host ID for `host` query string parameter"),
+        ("per_page=x", "Expect a number for `per_page` query string parameter"),
+    ] {
+        assert_text(query, &get(&fixture, &format!("/v1/gateway/plugins?{query}")).await, 400, text);
+    }
+}
+
+#[tokio::test]
+async fn streams_end_with_their_readers() {
+    let served = Served::start().await;
+    let mut readers = Vec::new();
+    for target in ["/v1/event/stream", "/v1/gateway/stream"] {
+        let mut stream = served.connect().await;
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        readers.push(stream);
+    }
+    until("both wait for changes", || served.fixture.waiters.subjects() == 1).await;
+    readers.remove(0);
+    readers.remove(0);
+    until("nobody waits", || served.fixture.waiters.subjects() == 0).await;
+}
+
+/// Index of a line of events, and the ids of its events.
+fn events_of(line: &Value) -> (u64, Vec<&str>) {
+    let events = line["Events"].as_array().expect("events");
+    let ids = events.iter().map(|event| {
+        assert_eq!((&event["Topic"], &event["Namespace"]), (&json!("CSIPlugin"), &json!("")));
+        assert_eq!((&event["Index"], &event["FilterKeys"]), (&line["Index"], &json!([event["Key"]])));
+        assert_eq!(event["Payload"]["Plugin"]["ID"], event["Key"]);
+        event["Key"].as_str().expect("text")
+    });
+    (line["Index"].as_u64().expect("a number"), ids.collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_event_stream_has_nomad_s_frame() {
+    let fixture = Fixture::conformance();
+    let mut stream = Lines::of(&fixture, "/v1/event/stream?topic=CSIPlugin").await;
+    let header = |name: &str| stream.headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
+    assert_eq!(header("content-type").as_deref(), JSON);
+    assert_eq!(header("cache-control").as_deref(), Some("no-cache"));
+    assert_eq!(header("connection").as_deref(), Some("close"));
+    assert_eq!(header("content-encoding"), None, "it is never compressed");
+    assert_eq!(stream.next().await.as_deref(), Some("{}"), "at once");
+    let line = stream.next().await.expect("a line");
+    let read = get(&fixture, "/v1/plugin/csi/nfs").await.body;
+    assert_eq!(
+        line,
+        format!(
+            r#"{{"Events":[{{"FilterKeys":["nfs"],"Index":101,"Key":"nfs","Namespace":"","Payload":{{"Plugin":{read}}},"Topic":"CSIPlugin","Type":"NodeRegistration"}}],"Index":101}}"#
+        )
+    );
+    assert_eq!(events_of(&stream.json().await), (102, vec!["ebs-prod"]));
+    assert_eq!(events_of(&stream.json().await), (103, vec!["ebs-prod-2"]));
+    let (beat, took) = timed(stream.next()).await;
+    assert_eq!(beat.as_deref(), Some("{}"));
+    assert_between("heartbeat", took, 29.9, 30.1);
+
+    // What only the gateway shows is no event; one batch is one line, a deletion carries the last state.
+    fixture.apply([put(Record { was_healthy: false, phase: Phase::Starting, ..node("fresh", "host-0009") })]);
+    let remove = RecordChange::Remove(node("ebs-prod-2", "host-0001").key);
+    let index = fixture.apply([put(node("nfs", "host-0003")), remove]);
+    let line = stream.json().await;
+    assert_eq!(events_of(&line), (index, vec!["ebs-prod-2", "nfs"]));
+    assert_eq!(line["Events"][0]["Type"], "NodeDeregistration");
+    assert_eq!(line["Events"][0]["Payload"]["Plugin"]["NodesHealthy"], 1);
+    assert_eq!(line["Events"][1]["Type"], "NodeRegistration");
+    assert_eq!(line["Events"][1]["Payload"]["Plugin"]["NodesHealthy"], 3);
+    fixture.shutdown.cancel();
+    assert_eq!(stream.next().await, None, "it ends with the gateway");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_event_stream_begins_where_it_is_asked_to_and_is_filtered() {
+    let fixture = Fixture::conformance();
+    for (query, indexes) in [
+        ("", &[101, 102, 103][..]),
+        ("?index=0", &[101, 102, 103]),
+        ("?index=1", &[101, 102, 103]),
+        ("?index=102", &[102, 103]),
+        ("?index=103", &[103]),
+        ("?index=104", &[103]),
+        ("?index=-1", &[103]),
+        ("?index=1000000", &[103]),
+        ("?topic=*", &[101, 102, 103]),
+        ("?topic=CSIPlugin:nfs", &[101]),
+        ("?topic=CSIPlugin:nfs&topic=CSIPlugin:ebs-prod", &[101, 102]),
+        ("?topic=CSIPlugin:ebs", &[]),
+        ("?topic=Node", &[]),
+        ("?topic=Node&topic=*:nfs&index=102&namespace=*", &[]),
+    ] {
+        let mut stream = Lines::of(&fixture, &format!("/v1/event/stream{query}")).await;
+        assert_eq!(stream.next().await.as_deref(), Some("{}"), "{query}");
+        for index in indexes {
+            assert_eq!(stream.json().await["Index"], *index, "{query}");
+        }
+        assert_eq!(timed(stream.next()).await.0.as_deref(), Some("{}"), "{query}: and then nothing");
+    }
+    for (target, status, text) in [
+        ("?index=abc", 400, r#"Unable to parse index: strconv.Atoi: parsing "abc": invalid syntax"#),
+        (
+            "?index=9223372036854775808",
+            400,
+            "Unable to parse index: strconv.Atoi: parsing \"9223372036854775808\": value out of range",
+        ),
+        (
+            "?topic=a:b:c",
+            400,
+            "Invalid topic query: error parsing topics: Invalid key value pair for topic, topic: a:b:c",
+        ),
+        ("?region=mars", 500, "No path to region"),
+    ] {
+        assert_text(target, &get(&fixture, &format!("/v1/event/stream{target}")).await, status, text);
+    }
+    assert_text("POST", &call(&fixture, Method::POST, "/v1/event/stream").await, 405, "Invalid method");
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_stream_begins_with_the_present_state_and_goes_on_with_every_change() {
+    let fixture = Fixture::conformance();
+    fixture.apply([put(Record { was_healthy: false, phase: Phase::Starting, ..node("fresh", "host-0009") })]);
+    let mut stream = Lines::of(&fixture, "/v1/gateway/stream").await;
+    let content_type = stream.headers.get("content-type").expect("a type");
+    assert_eq!(content_type, "application/x-ndjson");
+    let mut instances = 0;
+    for id in ["ebs-prod", "ebs-prod-2", "fresh", "nfs"] {
+        let line = stream.json().await;
+        assert_eq!((&line["Index"], &line["Plugins"][0]["ID"]), (&json!(0), &json!(id)));
+        instances += line["Instances"].as_array().expect("a list").len();
+        let detail = get(&fixture, &format!("/v1/gateway/plugin/{id}")).await.json();
+        for instance in line["Instances"].as_array().expect("a list") {
+            let side = if instance["Role"] == "node" { "Nodes" } else { "Controllers" };
+            assert_eq!(*instance, detail[side][instance["Host"].as_str().expect("text")]);
+        }
+    }
+    assert_eq!(instances, 9);
+    assert_eq!(stream.json().await, json!({ "IDs": ["ebs-prod", "ebs-prod-2", "fresh", "nfs"], "Index": 104 }));
+    let (beat, took) = timed(stream.next()).await;
+    assert_eq!(beat.as_deref(), Some("{}"));
+    assert_between("heartbeat", took, 29.9, 30.1);
+
+    let ill = Transition { key: node("nfs", "host-0001").key, ..transitions().remove(7) };
+    let remove = |plugin: &str| RecordChange::Remove(node(plugin, "host-0009").key);
+    fixture.apply_told(106, [put(unhealthy(node("nfs", "host-0001"))), remove("fresh")], [ill]);
+    let line = stream.json().await;
+    assert_eq!(line["Index"], 106);
+    assert_eq!((&line["Plugins"][0]["ID"], &line["Plugins"][0]["NodesHealthy"]), (&json!("nfs"), &json!(1)));
+    assert_eq!(line["Plugins"].as_array().expect("a list").len(), 1);
+    assert_eq!(
+        (&line["Instances"][0]["Host"], &line["Instances"][0]["Phase"]),
+        (&json!("host-0001"), &json!("unhealthy"))
+    );
+    assert_eq!(line["RemovedPlugins"], json!(["fresh"]));
+    assert_eq!(line["RemovedInstances"], json!([{ "Host": "host-0009", "PluginID": "fresh", "Role": "node" }]));
+    assert_eq!((&line["Transitions"][0]["Kind"], &line["Transitions"][0]["Index"]), (&json!("phase"), &json!(106)));
+
+    let mut resumed = Lines::of(&fixture, "/v1/gateway/stream?index=104").await;
+    assert_eq!(resumed.json().await, line, "what was missed");
+    fixture.apply_at(107, [put(node("nfs", "host-0001"))]);
+    assert_eq!((&stream.json().await["Index"], &resumed.json().await["Index"]), (&json!(107), &json!(107)));
+    let mut current = Lines::of(&fixture, "/v1/gateway/stream?index=107").await;
+    fixture.apply_at(108, [put(node("nfs", "host-0003"))]);
+    assert_eq!(current.json().await["Index"], 108);
+    // From an index that was never given, and from one that lies too far back: everything.
+    let mut ahead = Lines::of(&fixture, "/v1/gateway/stream?index=109").await;
+    assert_eq!(ahead.json().await["Index"], 0);
+    fixture.shutdown.cancel();
+    assert_eq!(current.next().await, None, "it ends with the gateway");
+    assert_text("index", &get(&fixture, "/v1/gateway/stream?index=x").await, 400, "Invalid index");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_falls_behind_the_buffer_begins_anew_or_ends() {
+    let fixture = Fixture::conformance();
+    let mut ours = Lines::of(&fixture, "/v1/gateway/stream?index=103").await;
+    let mut nomads = Lines::of(&fixture, "/v1/event/stream?index=103").await;
+    assert_eq!((nomads.next().await.as_deref(), &nomads.json().await["Index"]), (Some("{}"), &json!(103)));
+    for number in 0..300 {
+        let record = node("nfs", "host-0001");
+        fixture.apply([put(if number % 2 == 0 { unhealthy(record) } else { record })]);
+    }
+    assert_eq!(ours.json().await["Index"], 0, "the present state");
+    assert_eq!(ours.json().await["Index"], 0);
+    assert_eq!(ours.json().await["Plugins"][0]["ID"], "nfs");
+    assert_eq!(ours.json().await["Index"], 403);
+    assert_eq!(nomads.next().await, None, "whoever comes again is told from the buffer's beginning");
+    let mut again = Lines::of(&fixture, "/v1/event/stream?index=104").await;
+    assert_eq!((again.next().await.as_deref(), &again.json().await["Index"]), (Some("{}"), &json!(148)));
 }
 
 /// Room for the test's two ends of a thousand connections.

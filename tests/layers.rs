@@ -34,6 +34,8 @@ const TABLE: &[Row] = &[
     (
         "api",
         &[
+            "registry::allocations",
+            "registry::changes",
             "registry::reader",
             "registry::history",
             "registry::sockets",

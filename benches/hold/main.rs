@@ -88,11 +88,15 @@ impl Connection {
             }
             let first_byte = *first_byte.get_or_insert_with(SystemTime::now);
             let Some(head) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-            let length: usize = self.header(head, "content-length").ok_or("an answer without a length")?.parse()?;
+            let length: Option<usize> = self.header(head, "content-length").map(str::parse).transpose()?;
+            if length.is_none() && self.header(head, "transfer-encoding") != Some("chunked") {
+                return Err("an answer without a length".into());
+            }
             break ((first_byte, head + 4), length);
         };
         let (first_byte, head) = head;
-        while self.buffer.len() < head + length {
+        // Chunks end with an empty one, and JSON has no such line.
+        while length.map_or(!self.buffer.ends_with(b"\r\n0\r\n\r\n"), |length| self.buffer.len() < head + length) {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err("the server closed the connection".into());
             }

@@ -2,7 +2,7 @@
 //!
 //! A plugin's body is kept under its id together with the very value it was made from: another value, and the body is
 //! made anew. Only plugins that exist are looked up here, so no client can fill this with names it made up. Bounded by
-//! bytes; what was not asked for since the hand last came by goes first.
+//! bytes; what was not asked for since the hand last came by goes first. Compressed bodies are entries of their own.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wea
 use bytes::Bytes;
 
 use super::ReadShape;
+use super::content::{Coding, Content, Packed};
 use super::wire::{documented, json, nomad};
+use crate::domain::allocation::Allocation;
 use crate::domain::catalog::Catalog;
 use crate::domain::id::PluginId;
 use crate::domain::plugin::Plugin;
@@ -32,20 +34,54 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// How many there are.
-    const COUNT: usize = 4;
-
-    fn place(self) -> usize {
-        2 * self.shape as usize + usize::from(self.is_pretty)
+    /// How much of a body may be another for another reader.
+    fn beginning(self) -> usize {
+        if self.shape == ReadShape::Nomad && !self.is_pretty { nomad::NO_ALLOCATIONS.len() } else { 0 }
     }
 }
 
-type Key = (PluginId, Form);
+/// A form, and whether it is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Place(usize);
+
+impl Place {
+    /// How many there are.
+    const COUNT: usize = 8;
+
+    fn of(form: Form, is_packed: bool) -> Self {
+        Self(4 * form.shape as usize + 2 * usize::from(form.is_pretty) + usize::from(is_packed))
+    }
+}
+
+type Key = (PluginId, Place);
+
+/// A body that is kept.
+#[derive(Debug, Clone)]
+enum Kept {
+    Plain(Bytes),
+    Packed(Packed),
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(body) => body.len(),
+            Self::Packed(packed) => packed.len(),
+        }
+    }
+
+    fn content(&self, coding: Coding) -> Content {
+        match self {
+            Self::Plain(body) => Content::Plain(body.clone()),
+            Self::Packed(packed) => Content::Coded(packed.coded(coding)),
+        }
+    }
+}
 
 struct Entry {
     /// The allocation cannot be reused as long as this refers to it, so an equal address is the same value.
     plugin: Weak<Plugin>,
-    body: Bytes,
+    body: Kept,
     was_used: AtomicBool,
 }
 
@@ -58,15 +94,15 @@ impl Entry {
 #[derive(Default)]
 struct Table {
     /// By the place of their form, so that a look needs no key of its own: its id is shared by all readers.
-    entries: [HashMap<PluginId, Entry>; Form::COUNT],
+    entries: [HashMap<PluginId, Entry>; Place::COUNT],
     /// Every key of `entries` once; the hand is at the front.
     clock: VecDeque<Key>,
     bytes: usize,
 }
 
 impl Table {
-    fn find(&self, plugin: &Arc<Plugin>, form: Form) -> Option<Bytes> {
-        let entry = self.entries[form.place()].get(&plugin.id)?;
+    fn find(&self, plugin: &Arc<Plugin>, place: Place) -> Option<&Kept> {
+        let entry = self.entries[place.0].get(&plugin.id)?;
         if !std::ptr::eq(entry.plugin.as_ptr(), Arc::as_ptr(plugin)) {
             return None;
         }
@@ -74,7 +110,7 @@ impl Table {
         if !entry.was_used.load(Ordering::Relaxed) {
             entry.was_used.store(true, Ordering::Relaxed);
         }
-        Some(entry.body.clone())
+        Some(&entry.body)
     }
 
     fn put(&mut self, key: Key, entry: Entry, limit: usize) {
@@ -82,13 +118,13 @@ impl Table {
             return;
         }
         self.bytes += entry.cost();
-        match self.entries[key.1.place()].insert(key.0.clone(), entry) {
+        match self.entries[key.1.0].insert(key.0.clone(), entry) {
             Some(old) => self.bytes -= old.cost(),
             None => self.clock.push_back(key),
         }
         while self.bytes > limit {
             let Some(key) = self.clock.pop_front() else { return };
-            let entries = &mut self.entries[key.1.place()];
+            let entries = &mut self.entries[key.1.0];
             match entries.get_mut(&key.0) {
                 Some(entry) if entry.was_used.load(Ordering::Relaxed) && entry.plugin.strong_count() > 0 => {
                     *entry.was_used.get_mut() = false;
@@ -108,7 +144,8 @@ impl Table {
 #[derive(Default)]
 pub(super) struct Bodies {
     reads: RwLock<Table>,
-    list: RwLock<Option<(Index, Bytes)>>,
+    /// As it is, and compressed.
+    lists: [RwLock<Option<(Index, Kept)>>; 2],
 }
 
 // A cache: whatever a panic left behind is at worst one body that is made again.
@@ -122,49 +159,123 @@ fn exclusive<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 
 impl Bodies {
     /// The read body of a plugin.
-    pub(super) fn read(&self, plugin: &Arc<Plugin>, form: Form) -> Bytes {
-        if let Some(body) = shared(&self.reads).find(plugin, form) {
-            return body;
+    pub(super) fn read(&self, plugin: &Arc<Plugin>, form: Form, coding: Coding) -> Content {
+        let is_packed = coding != Coding::Identity;
+        let place = Place::of(form, is_packed);
+        if let Some(body) = shared(&self.reads).find(plugin, place) {
+            return body.content(coding);
         }
         // Made outside the lock: a second asker may make the same bytes, but nobody waits for another plugin's.
-        let compact = match form.shape {
-            ReadShape::Nomad => nomad::read_body(plugin),
-            ReadShape::Documented => documented::read_body(plugin),
+        let body = if is_packed {
+            // Whoever wants it compressed does not want it as it is, so that is used where it is, and not kept.
+            let plain = self.kept(plugin, form).unwrap_or_else(|| made(plugin, form).into());
+            let (beginning, rest) = plain.split_at(form.beginning());
+            Kept::Packed(Packed::with_beginning(beginning, rest))
+        } else {
+            Kept::Plain(made(plugin, form).into())
         };
-        let mut body = if form.is_pretty { json::indented(&compact) } else { compact };
-        body.shrink_to_fit();
-        let body = Bytes::from(body);
-        let entry = Entry { plugin: Arc::downgrade(plugin), body: body.clone(), was_used: AtomicBool::new(false) };
-        exclusive(&self.reads).put((plugin.id.clone(), form), entry, LIMIT);
-        body
+        let content = body.content(coding);
+        let entry = Entry { plugin: Arc::downgrade(plugin), body, was_used: AtomicBool::new(false) };
+        exclusive(&self.reads).put((plugin.id.clone(), place), entry, LIMIT);
+        content
+    }
+
+    /// The read body for a reader who is shown allocations: they are its beginning, and the rest is everybody's.
+    pub(super) fn read_with(
+        &self,
+        plugin: &Arc<Plugin>,
+        form: Form,
+        coding: Coding,
+        shown: &[Arc<Allocation>],
+    ) -> Content {
+        if shown.is_empty() || form.shape == ReadShape::Documented {
+            return self.read(plugin, form, coding);
+        }
+        let mut beginning = nomad::allocations(shown);
+        if form.is_pretty {
+            // Read by people: made for each of them.
+            let form = Form { is_pretty: false, ..form };
+            beginning.extend_from_slice(made(plugin, form).get(form.beginning()..).unwrap_or_default());
+            return json::indented(&beginning).into();
+        }
+        // Makes it, if it is not kept; what is too large to be kept is made twice.
+        let whole = self.read(plugin, form, coding);
+        if let Some(Kept::Packed(packed)) = shared(&self.reads).find(plugin, Place::of(form, true))
+            && coding != Coding::Identity
+        {
+            return Content::Parts(packed.behind(&beginning, coding));
+        }
+        let plain = match whole {
+            Content::Plain(plain) => plain,
+            _ => made(plugin, form).into(),
+        };
+        let rest = plain.slice(form.beginning().min(plain.len())..);
+        if coding == Coding::Identity {
+            return Content::Parts(vec![beginning.into(), rest]);
+        }
+        beginning.extend_from_slice(&rest);
+        beginning.into()
+    }
+
+    /// The read body as it is, in Nomad's shape.
+    pub(super) fn plain(&self, plugin: &Arc<Plugin>) -> Bytes {
+        let form = Form { shape: ReadShape::Nomad, is_pretty: false };
+        match self.read(plugin, form, Coding::Identity) {
+            Content::Plain(body) => body,
+            _ => made(plugin, form).into(),
+        }
+    }
+
+    /// A body as it is, if it is kept.
+    fn kept(&self, plugin: &Arc<Plugin>, form: Form) -> Option<Bytes> {
+        match shared(&self.reads).find(plugin, Place::of(form, false))? {
+            Kept::Plain(body) => Some(body.clone()),
+            Kept::Packed(_) => None,
+        }
     }
 
     /// The body of the whole list, compact.
-    pub(super) fn list(&self, catalog: &Catalog) -> Bytes {
+    pub(super) fn list(&self, catalog: &Catalog, coding: Coding) -> Content {
         let index = catalog.nomad_index();
-        if let Some((made_at, body)) = &*shared(&self.list)
+        let is_packed = coding != Coding::Identity;
+        let place = &self.lists[usize::from(is_packed)];
+        if let Some((made_at, body)) = &*shared(place)
             && *made_at == index
         {
-            return body.clone();
+            return body.content(coding);
         }
-        let body = Bytes::from(nomad::list_body(catalog.counting_plugins("").map(|plugin| &**plugin)));
-        *exclusive(&self.list) = Some((index, body.clone()));
-        body
+        let plain = nomad::list_body(catalog.counting_plugins("").map(|plugin| &**plugin));
+        let body = if is_packed { Kept::Packed(Packed::new(&plain)) } else { Kept::Plain(plain.into()) };
+        let content = body.content(coding);
+        *exclusive(place) = Some((index, body));
+        content
     }
+}
+
+/// A plugin's body, made now.
+fn made(plugin: &Plugin, form: Form) -> Vec<u8> {
+    let compact = match form.shape {
+        ReadShape::Nomad => nomad::read_body(plugin),
+        ReadShape::Documented => documented::read_body(plugin),
+    };
+    let mut body = if form.is_pretty { json::indented(&compact) } else { compact };
+    body.shrink_to_fit();
+    body
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FORM: Form = Form { shape: ReadShape::Nomad, is_pretty: false };
+    const PLACE: Place = Place(0);
 
     fn key(name: &str) -> Key {
-        (PluginId::parse(name).expect("legal"), FORM)
+        (PluginId::parse(name).expect("legal"), PLACE)
     }
 
     fn entry(plugin: &Arc<Plugin>, size: usize) -> Entry {
-        Entry { plugin: Arc::downgrade(plugin), body: Bytes::from(vec![b'x'; size]), was_used: AtomicBool::new(false) }
+        let body = Kept::Plain(Bytes::from(vec![b'x'; size]));
+        Entry { plugin: Arc::downgrade(plugin), body, was_used: AtomicBool::new(false) }
     }
 
     fn plugins(count: usize) -> Vec<Arc<Plugin>> {
@@ -198,16 +309,27 @@ mod tests {
     }
 
     #[test]
+    fn every_form_has_a_place_of_its_own() {
+        let mut places = std::collections::BTreeSet::new();
+        for shape in [ReadShape::Nomad, ReadShape::Documented] {
+            for (is_pretty, is_packed) in [(false, false), (false, true), (true, false), (true, true)] {
+                places.insert(Place::of(Form { shape, is_pretty }, is_packed).0);
+            }
+        }
+        assert_eq!(places.into_iter().collect::<Vec<_>>(), (0..Place::COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_body_made_from_another_value_is_not_found() {
         let (first, second) = (plugins(1).remove(0), plugins(1).remove(0));
         let mut table = Table::default();
         table.put(key("p0"), entry(&first, 10), 10_000);
-        assert!(table.find(&first, FORM).is_some());
-        assert!(table.find(&second, FORM).is_none());
+        assert!(table.find(&first, PLACE).is_some());
+        assert!(table.find(&second, PLACE).is_none());
         table.put(key("p0"), entry(&second, 20), 10_000);
-        assert!(table.find(&first, FORM).is_none());
-        assert!(table.find(&second, FORM).is_some());
-        assert_eq!((table.entries[FORM.place()].len(), table.clock.len(), table.bytes), (1, 1, 20 + OVERHEAD));
+        assert!(table.find(&first, PLACE).is_none());
+        assert!(table.find(&second, PLACE).is_some());
+        assert_eq!((table.entries[PLACE.0].len(), table.clock.len(), table.bytes), (1, 1, 20 + OVERHEAD));
     }
 
     #[test]
@@ -216,13 +338,13 @@ mod tests {
         let plugins = plugins(100);
         let mut table = Table::default();
         for plugin in &plugins {
-            let key = (plugin.id.clone(), Form { shape: ReadShape::Nomad, is_pretty: false });
+            let key = (plugin.id.clone(), PLACE);
             table.put(key, entry(plugin, 100), limit);
             assert!(table.bytes <= limit);
             // Asked for all the time, so it stays.
-            assert!(table.find(&plugins[0], FORM).is_some());
+            assert!(table.find(&plugins[0], PLACE).is_some());
         }
-        assert_eq!(table.entries[FORM.place()].len(), 20);
+        assert_eq!(table.entries[PLACE.0].len(), 20);
         assert_eq!(table.clock.len(), 20);
         table.put(key("p50"), entry(&plugins[50], limit), limit);
         assert!(table.bytes <= limit, "what is larger than everything is not kept");

@@ -1,10 +1,10 @@
 //! What a request can fail with, and what the client is told: Nomad's words where Nomad has some.
 
-use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Response, StatusCode};
 use tracing::error;
 
+use super::content::Content;
 use super::meta::Meta;
 use crate::domain::id::InstanceKey;
 
@@ -25,6 +25,8 @@ pub(super) enum Complaint {
     Plugin,
     /// `host` cannot be a host's id (ours).
     Host,
+    /// `health` is none of its words (ours).
+    Health,
 }
 
 impl Complaint {
@@ -36,6 +38,7 @@ impl Complaint {
             Self::Index => "Invalid index",
             Self::Limit => "Expect a positive number for `limit` query string parameter",
             Self::Plugin => "Expect a plugin ID for `plugin` query string parameter",
+            Self::Health => "Expect `healthy`, `degraded` or `unhealthy` for `health` query string parameter",
             Self::Host => "Expect a host ID for `host` query string parameter",
         }
     }
@@ -46,6 +49,8 @@ impl Complaint {
 pub(super) enum ApiError {
     /// A parameter is malformed.
     BadQuery(Complaint),
+    /// A stream that cannot be: why.
+    BadStream(String),
     /// Another method than the route takes.
     InvalidMethod,
     /// No such route; Nomad's router says nothing at all.
@@ -72,9 +77,10 @@ pub(super) enum ApiError {
 
 impl ApiError {
     /// The answer to the client.
-    pub(super) fn into_response(self) -> Response<Body> {
+    pub(super) fn into_response(self) -> Response<Content> {
         let (status, text, meta) = match self {
             Self::BadQuery(complaint) => (StatusCode::BAD_REQUEST, complaint.text(), None),
+            Self::BadStream(text) => return text_response(StatusCode::BAD_REQUEST, text),
             Self::InvalidMethod => (StatusCode::METHOD_NOT_ALLOWED, "Invalid method", None),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "", None),
             Self::NoSuchResource => (StatusCode::NOT_FOUND, "resource not found", None),
@@ -107,7 +113,7 @@ impl ApiError {
 }
 
 /// A plain text, or nothing at all, without a type then.
-pub(super) fn text_response(status: StatusCode, text: impl Into<Body> + AsRef<str>) -> Response<Body> {
+pub(super) fn text_response(status: StatusCode, text: impl Into<Content> + AsRef<str>) -> Response<Content> {
     let is_empty = text.as_ref().is_empty();
     let mut response = Response::new(text.into());
     *response.status_mut() = status;

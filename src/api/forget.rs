@@ -5,11 +5,11 @@
 
 use std::net::IpAddr;
 
-use axum::body::Body;
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{Response, request};
 use tracing::{info, warn};
 
+use super::content::Content;
 use super::error::{ApiError, Complaint};
 use super::meta::Meta;
 use super::query::Query;
@@ -95,7 +95,7 @@ pub(super) async fn answer(
     caller: Option<Caller>,
     rest: &[u8],
     query: &Query<'_>,
-) -> Result<Response<Body>, ApiError> {
+) -> Result<Response<Content>, ApiError> {
     // An aggregator of another's hosts, or a test: there is nobody to tell.
     let Some(commands) = &state.commands else { return Err(ApiError::InvalidMethod) };
     let client = match caller {

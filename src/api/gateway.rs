@@ -1,23 +1,27 @@
 //! Our own endpoints under `/v1/gateway`: everything that is known. They take the parameters, wait and fail in Nomad's
 //! manner; their index is that of anything they can show, which moves more often than Nomad's.
 
-use axum::body::Body;
 use axum::http::Response;
+use axum::http::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 
+use super::content::Content;
 use super::error::{ApiError, Complaint};
 use super::meta::Meta;
-use super::query::{Blocking, Query};
+use super::query::{Blocking, Prefix, Query};
 use super::route::Target;
 use super::wire::{gateway as wire, json};
 use super::{State, blocking, json_response, plugins};
 use crate::domain::catalog::Catalog;
-use crate::domain::id::PluginId;
+use crate::domain::id::{HostId, PluginId, Role};
+use crate::domain::plugin::Plugin;
 use crate::domain::time::Index;
 use crate::registry::reader::Subject;
 
 /// Transitions that may be stored and not yet visible, so that hiding them does not shorten an answer.
 const IN_FLIGHT: usize = 256;
+/// Where the next page begins.
+const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-nomad-nexttoken");
 /// Transitions shown where the query does not say.
 const USUAL_HISTORY: usize = 100;
 /// Transitions shown at most.
@@ -32,7 +36,7 @@ pub(super) struct Asked {
 
 enum About {
     Gateway,
-    Plugins { prefix: String },
+    Plugins(Box<Filter>),
     Plugin { id: String },
     Hosts,
     Sockets,
@@ -45,7 +49,7 @@ impl Asked {
         let id = plugins::id_of(rest)?;
         let blocking = query.check(&state.settings.region)?;
         let about = match target {
-            Target::GatewayPlugins => About::Plugins { prefix: query.prefix().text },
+            Target::GatewayPlugins => About::Plugins(Box::new(Filter::parse(query)?)),
             Target::GatewayPlugin if id.is_empty() => return Err(ApiError::MissingPluginId),
             Target::GatewayPlugin => About::Plugin { id: String::from_utf8_lossy(id).into_owned() },
             Target::GatewayHosts => About::Hosts,
@@ -53,15 +57,14 @@ impl Asked {
             Target::GatewayHistory => {
                 About::History { plugin: plugin_of(query)?, limit: query.limit(USUAL_HISTORY, MOST_HISTORY)? }
             }
-            Target::Gateway | Target::List | Target::Read | Target::Live | Target::Ready | Target::Metrics => {
-                About::Gateway
-            }
+            // The router sends nothing else here.
+            _ => About::Gateway,
         };
         Ok(Self { about, blocking, is_pretty: query.is_pretty() })
     }
 
     /// Waits and answers.
-    pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn answer(self, state: &State) -> Result<Response<Content>, ApiError> {
         let (index, catalog) = blocking::newer(
             &state.reader,
             &state.shutdown,
@@ -71,13 +74,22 @@ impl Asked {
         )
         .await;
         let meta = Meta::new(&state.reader, index);
-        let compact = self.body(state, &catalog, index).await?;
+        let (compact, next) = match &self.about {
+            About::Plugins(filter) => filter.page(&catalog),
+            about => (about.body(state, &catalog, index).await?, None),
+        };
         let body = if self.is_pretty { json::indented(&compact) } else { compact };
-        Ok(json_response(Some(meta), body))
+        let mut response = json_response(Some(meta), body);
+        if let Some(next) = next.and_then(|id| HeaderValue::from_str(&id).ok()) {
+            response.headers_mut().insert(NEXT_TOKEN, next);
+        }
+        Ok(response)
     }
+}
 
+impl About {
     async fn body(&self, state: &State, catalog: &Catalog, index: Index) -> Result<Vec<u8>, ApiError> {
-        Ok(match &self.about {
+        Ok(match self {
             About::Gateway => {
                 let standing = state.reader.standing();
                 let sockets = state.sockets.all().len();
@@ -92,10 +104,7 @@ impl Asked {
                     &settings.region,
                 ))
             }
-            About::Plugins { prefix } => {
-                let under = catalog.plugins().filter(|plugin| plugin.id.as_str().starts_with(prefix.as_str()));
-                each(under.map(|plugin| wire::PluginSum::from(&**plugin)))
-            }
+            About::Plugins(filter) => filter.page(catalog).0,
             About::Plugin { id } => {
                 let Some(plugin) = catalog.plugin(id) else {
                     return Err(ApiError::NoSuchPlugin(Meta::new(&state.reader, index)));
@@ -112,6 +121,85 @@ impl Asked {
                 each(visible.take(*limit).map(wire::HistoryEntry::from))
             }
         })
+    }
+}
+
+/// Which plugins are shown, and how many at once.
+#[derive(Debug, Default)]
+struct Filter {
+    prefix: Prefix,
+    health: Option<Health>,
+    host: Option<HostId>,
+    provider: Option<String>,
+    /// The first id of the page.
+    from: String,
+    /// Zero: all.
+    per_page: usize,
+}
+
+/// How a plugin is, as far as its instances add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    /// All of those that are expected are healthy.
+    Healthy,
+    /// Some of them are.
+    Degraded,
+    /// None is.
+    Unhealthy,
+}
+
+impl Health {
+    fn parse(value: &[u8]) -> Option<Self> {
+        match value {
+            b"healthy" => Some(Self::Healthy),
+            b"degraded" => Some(Self::Degraded),
+            b"unhealthy" => Some(Self::Unhealthy),
+            _ => None,
+        }
+    }
+
+    fn of(plugin: &Plugin) -> Self {
+        let sum = |count: fn(&Plugin, Role) -> u32| count(plugin, Role::Controller) + count(plugin, Role::Node);
+        match sum(|plugin, role| plugin.count(role).healthy) {
+            0 => Self::Unhealthy,
+            healthy if healthy >= sum(Plugin::expected) => Self::Healthy,
+            _ => Self::Degraded,
+        }
+    }
+}
+
+impl Filter {
+    fn parse(query: &Query<'_>) -> Result<Self, ApiError> {
+        let text = |name: &str| query.filled(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        let health = match query.filled("health") {
+            Some(value) => Some(Health::parse(value).ok_or(ApiError::BadQuery(Complaint::Health))?),
+            None => None,
+        };
+        let host = match text("host") {
+            Some(host) => Some(HostId::parse(&host).map_err(|_| ApiError::BadQuery(Complaint::Host))?),
+            None => None,
+        };
+        let from = text("next_token").unwrap_or_default();
+        Ok(Self { prefix: query.prefix(), health, host, provider: text("provider"), from, per_page: query.per_page() })
+    }
+
+    fn shows(&self, plugin: &Plugin) -> bool {
+        let id = plugin.id.as_str();
+        id.starts_with(&self.prefix.text)
+            && self.prefix.goes_on_in(id)
+            && self.health.is_none_or(|health| health == Health::of(plugin))
+            && self.provider.as_deref().is_none_or(|provider| provider == plugin.provider())
+            && self.host.as_ref().is_none_or(|host| {
+                [Role::Controller, Role::Node].into_iter().any(|role| plugin.instance(role, host.as_str()).is_some())
+            })
+    }
+
+    /// A page, and the first id of the next one.
+    fn page(&self, catalog: &Catalog) -> (Vec<u8>, Option<String>) {
+        let mut shown = catalog.plugins().filter(|plugin| plugin.id.as_str() >= &*self.from && self.shows(plugin));
+        let most = if self.per_page == 0 { usize::MAX } else { self.per_page };
+        let page = each(shown.by_ref().take(most).map(|plugin| wire::PluginSum::from(&**plugin)));
+        (page, shown.next().map(|plugin| plugin.id.to_string()))
     }
 }
 

@@ -1,18 +1,18 @@
 //! Our own life, never a driver's: an orchestrator that asks here restarts us, and that would cure no driver.
 
-use axum::body::Body;
 use axum::http::{Response, StatusCode};
 
+use super::content::Content;
 use super::error::text_response;
 use crate::registry::reader::{Durability, Reader};
 
 /// The process answers.
-pub(super) fn live() -> Response<Body> {
+pub(super) fn live() -> Response<Content> {
     text_response(StatusCode::OK, "ok")
 }
 
 /// Whether what is served was seen by this process. Troubles after that are told, and do not make it unready.
-pub(super) fn ready(reader: &Reader) -> Response<Body> {
+pub(super) fn ready(reader: &Reader) -> Response<Content> {
     let standing = reader.standing();
     if !standing.is_scanned {
         return text_response(StatusCode::INTERNAL_SERVER_ERROR, "the first scan is not complete");

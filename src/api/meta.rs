@@ -25,6 +25,11 @@ impl Meta {
         Self { index, is_leader_known, last_contact_millis }
     }
 
+    /// The same for a body: index, whether the leader is known, milliseconds since the last contact.
+    pub(super) fn facts(self) -> (u64, bool, u64) {
+        (self.index.0, self.is_leader_known, self.last_contact_millis)
+    }
+
     /// Adds the headers. hyper writes them with capitals, as Go does.
     pub(super) fn write(self, headers: &mut HeaderMap) {
         headers.insert(INDEX, self.index.0.into());

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Body;
 use axum::http::Response;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 
 use super::State;
+use super::content::Content;
 use crate::domain::catalog::Catalog;
 use crate::domain::id::Role;
 use crate::domain::plugin::Plugin;
@@ -18,7 +18,7 @@ use crate::metrics::{
 const ROLES: [Role; 2] = [Role::Controller, Role::Node];
 
 /// All of them.
-pub(super) fn answer(state: &State) -> Response<Body> {
+pub(super) fn answer(state: &State) -> Response<Content> {
     let mut text = Exposition::default();
     let catalog = state.reader.current();
     text.sample(&BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -35,7 +35,7 @@ pub(super) fn answer(state: &State) -> Response<Body> {
         plugins(&mut text, &catalog, &expected, |plugin| plugin.expected(role));
         plugins(&mut text, &catalog, &healthy, |plugin| plugin.count(role).healthy);
     }
-    let mut response = Response::new(Body::from(text.finish()));
+    let mut response = Response::new(Content::from(text.finish()));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response

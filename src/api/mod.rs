@@ -7,7 +7,12 @@
 
 mod blocking;
 mod bodies;
+mod cluster;
+pub mod connections;
+mod content;
 mod error;
+mod events;
+mod feed;
 mod forget;
 mod gateway;
 mod health;
@@ -16,7 +21,9 @@ mod metrics;
 mod plugins;
 mod query;
 mod route;
+mod search;
 pub mod server;
+mod stream;
 pub mod wire;
 
 use std::future::Future;
@@ -27,18 +34,20 @@ use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, VARY};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use axum::http::{Method, Response, StatusCode, Uri};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
+use crate::registry::allocations::Allocations;
 use crate::registry::commands::Commands;
 use crate::registry::history;
 use crate::registry::reader::Reader;
 use crate::registry::sockets::Sockets;
 use bodies::Bodies;
-use error::{ApiError, text_response};
+use content::{Coding, Content, finish};
+use error::ApiError;
 use forget::Caller;
 use meta::Meta;
 use query::Query;
@@ -99,6 +108,8 @@ pub struct Settings {
     pub region: String,
     /// The shape of a read that does not ask for one.
     pub read_shape: ReadShape,
+    /// Where this gateway is reached, `HOST:PORT`; empty where only a unix socket is.
+    pub address: String,
     /// What this process is, for `/v1/gateway`: `standalone`, `agent`, `aggregator`.
     pub role: &'static str,
     /// Hosts that a command may name: names in lower case, addresses as Rust prints them.
@@ -110,6 +121,7 @@ impl Default for Settings {
         Self {
             region: "global".to_owned(),
             read_shape: ReadShape::Nomad,
+            address: String::new(),
             role: "standalone",
             allowed_hosts: names_of([]),
         }
@@ -126,6 +138,8 @@ pub struct State {
     bodies: Bodies,
     /// `None`: no command is taken.
     commands: Option<Commands>,
+    /// `None`: nobody says who runs a driver.
+    allocations: Option<Allocations>,
 }
 
 impl State {
@@ -138,13 +152,29 @@ impl State {
         settings: Settings,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { reader, history, sockets, settings, shutdown, bodies: Bodies::default(), commands: None }
+        Self {
+            reader,
+            history,
+            sockets,
+            settings,
+            shutdown,
+            bodies: Bodies::default(),
+            commands: None,
+            allocations: None,
+        }
     }
 
     /// Takes commands, too.
     #[must_use]
     pub fn with_commands(mut self, commands: Commands) -> Self {
         self.commands = Some(commands);
+        self
+    }
+
+    /// Shows allocations, too.
+    #[must_use]
+    pub fn with_allocations(mut self, allocations: Allocations) -> Self {
+        self.allocations = Some(allocations);
         self
     }
 }
@@ -156,44 +186,60 @@ pub fn router(state: State) -> axum::Router {
 
 async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    // A body is never read. What is kept while a query waits is kept ten thousand times, so the headers go, too.
-    drop(body);
+    // A body that nobody reads goes now. What is kept while a query waits is kept ten thousand times, so the headers go,
+    // too.
+    let body = (parts.method == Method::PUT || parts.method == Method::POST).then_some(body);
     let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
+    let coding = Coding::asked_for(&parts.headers);
     let (method, uri) = (parts.method, parts.uri);
     drop(parts.headers);
     drop(parts.extensions);
     let (target, rest) = match route::resolve(&method, &uri) {
         Resolved::Route(target, rest) => (target, rest),
-        Resolved::Redirect(location) => return varying(redirect(&method, &location)),
-        Resolved::Nothing => return varying(ApiError::NoSuchRoute.into_response()),
+        Resolved::Redirect(location) => return finish(redirect(&method, &location), coding),
+        Resolved::Nothing => return finish(ApiError::NoSuchRoute.into_response(), coding),
         Resolved::Malformed => {
-            let mut response = text_response(StatusCode::BAD_REQUEST, "400 Bad Request");
+            // From below Nomad's router: it depends on nothing that was asked for.
+            let mut response = Response::new(Body::from("400 Bad Request"));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
         Resolved::Server => return Response::default(),
     };
-    let mut answering = std::pin::pin!(serve(&state, method, caller, uri, target, rest));
+    let mut answering = std::pin::pin!(serve(&state, Asking { method, uri, caller, body, coding }, target, rest));
     let caught =
         std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(_) => Poll::Ready(Err("a handler panicked; see the message before this one")),
         });
-    varying(match caught.await {
+    let response = match caught.await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
         Err(panic) => ApiError::Internal(panic.into()).into_response(),
-    })
+    };
+    finish(response, coding)
+}
+
+/// What of a request its answer depends on.
+struct Asking {
+    method: Method,
+    uri: Uri,
+    /// `None`: it changes nothing, so nobody asks who it is.
+    caller: Option<Caller>,
+    /// `None`: it is not one that is read.
+    body: Option<Body>,
+    coding: Coding,
 }
 
 async fn serve(
-    state: &State,
-    method: Method,
-    caller: Option<Caller>,
-    uri: Uri,
+    state: &Arc<State>,
+    asking: Asking,
     target: Target,
     rest: Vec<u8>,
-) -> Result<Response<Body>, ApiError> {
+) -> Result<Response<Content>, ApiError> {
+    let Asking { method, uri, caller, body, coding } = asking;
     match target {
         Target::Live | Target::Ready | Target::Metrics => {
             if method != Method::GET && method != Method::HEAD {
@@ -210,22 +256,28 @@ async fn serve(
             // In a box of its own: what waits here is kept ten thousand times, and never for this.
             return Box::pin(forget::answer(state, caller, &rest, &query)).await;
         }
+        Target::Search | Target::FuzzySearch if method == Method::PUT || method == Method::POST => {
+            let how = if target == Target::Search { search::How::Prefix } else { search::How::Fuzzy };
+            let query = Query::parse(uri.query());
+            return Box::pin(search::answer(state, how, body, &query)).await;
+        }
+        Target::Search | Target::FuzzySearch => return Err(ApiError::InvalidMethod),
         _ if method != Method::GET => return Err(ApiError::InvalidMethod),
         _ => {}
     }
-    drop(method);
+    drop((method, body));
     match target {
         Target::List => match plugins::List::parse(state, &Query::parse(uri.query()))? {
             plugins::Listing::Trivial(response) => Ok(response),
             plugins::Listing::Asked(list) => {
                 drop(uri);
-                Ok(list.answer(state).await)
+                Ok(list.answer(state, coding).await)
             }
         },
         Target::Read => {
             let read = plugins::Read::parse(state, &rest, &Query::parse(uri.query()))?;
             drop((uri, rest));
-            read.answer(state).await
+            read.answer(state, coding).await
         }
         Target::Gateway
         | Target::GatewayPlugins
@@ -237,12 +289,26 @@ async fn serve(
             drop((uri, rest));
             asked.answer(state).await
         }
-        Target::Live | Target::Ready | Target::Metrics => Err(ApiError::NoSuchRoute),
+        Target::GatewayStream => feed::answer(state, &Query::parse(uri.query())),
+        Target::EventStream => events::answer(state, &Query::parse(uri.query())),
+        Target::Leader
+        | Target::Peers
+        | Target::Regions
+        | Target::AgentHealth
+        | Target::AgentSelf
+        | Target::AgentMembers
+        | Target::Namespaces
+        | Target::TokenSelf
+        | Target::Policy
+        | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query())),
+        Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
+            Err(ApiError::NoSuchRoute)
+        }
     }
 }
 
 /// A JSON body with its meta headers.
-fn json_response(meta: Option<Meta>, body: impl Into<Body>) -> Response<Body> {
+fn json_response(meta: Option<Meta>, body: impl Into<Content>) -> Response<Content> {
     let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(meta) = meta {
@@ -252,14 +318,14 @@ fn json_response(meta: Option<Meta>, body: impl Into<Body>) -> Response<Body> {
 }
 
 /// What Go's router sends; 307 since Go 1.26, so since Nomad 2.0.
-fn redirect(method: &Method, location: &str) -> Response<Body> {
+fn redirect(method: &Method, location: &str) -> Response<Content> {
     let Ok(header) = HeaderValue::from_str(location) else { return ApiError::NoSuchRoute.into_response() };
     let body = if *method == Method::GET {
         let escaped = location.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let escaped = escaped.replace('"', "&#34;").replace('\'', "&#39;");
-        Body::from(format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n"))
+        format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n").into()
     } else {
-        Body::empty()
+        Content::default()
     };
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
@@ -267,11 +333,5 @@ fn redirect(method: &Method, location: &str) -> Response<Body> {
     if *method == Method::GET || *method == Method::HEAD {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     }
-    response
-}
-
-/// Says that the answer depends on `Accept-Encoding`: true of everything that comes from behind the router.
-fn varying(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     response
 }

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::http::Response;
-use bytes::Bytes;
 
 use super::bodies::Form;
+use super::content::{Coding, Content};
 use super::error::ApiError;
 use super::meta::Meta;
 use super::query::{Blocking, Prefix, Query};
 use super::wire::{json, nomad};
 use super::{State, blocking, json_response};
 use crate::domain::catalog::Catalog;
+use crate::domain::plugin::Plugin;
 use crate::domain::time::Index;
 use crate::registry::reader::Subject;
 
@@ -26,7 +26,7 @@ pub(super) struct List {
 /// What a request for the list comes to.
 pub(super) enum Listing {
     /// Not about CSI plugins: answered without looking at anything else.
-    Trivial(Response<Body>),
+    Trivial(Response<Content>),
     /// To be answered from the catalog.
     Asked(List),
 }
@@ -36,7 +36,7 @@ impl List {
     pub(super) fn parse(state: &State, query: &Query<'_>) -> Result<Listing, ApiError> {
         match query.first("type") {
             None => {
-                let body = if query.is_pretty() { &b"[]\n"[..] } else { b"[]" };
+                let body = if query.is_pretty() { "[]\n" } else { "[]" };
                 return Ok(Listing::Trivial(json_response(None, body)));
             }
             // Nomad answers nothing at all: no type, no body.
@@ -48,23 +48,22 @@ impl List {
     }
 
     /// Waits and answers.
-    pub(super) async fn answer(self, state: &State) -> Response<Body> {
+    pub(super) async fn answer(self, state: &State, coding: Coding) -> Response<Content> {
         let subject = || Subject::List(self.prefix.text.clone());
         let (index, catalog) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
             (catalog.nomad_index(), catalog)
         })
         .await;
-        let body = self.body(state, &catalog);
-        let body = if self.is_pretty { json::indented(&body).into() } else { body };
-        json_response(Some(Meta::new(&state.reader, index)), body)
+        json_response(Some(Meta::new(&state.reader, index)), self.body(state, &catalog, coding))
     }
 
-    fn body(&self, state: &State, catalog: &Catalog) -> Bytes {
-        if self.prefix.is_empty() {
-            return state.bodies.list(catalog);
+    fn body(&self, state: &State, catalog: &Catalog, coding: Coding) -> Content {
+        if self.prefix.is_empty() && !self.is_pretty {
+            return state.bodies.list(catalog, coding);
         }
         let under = catalog.counting_plugins(&self.prefix.text).map(|plugin| &**plugin);
-        nomad::list_body(under.filter(|plugin| self.prefix.goes_on_in(plugin.id.as_str()))).into()
+        let compact = nomad::list_body(under.filter(|plugin| self.prefix.goes_on_in(plugin.id.as_str())));
+        if self.is_pretty { json::indented(&compact).into() } else { compact.into() }
     }
 }
 
@@ -74,6 +73,8 @@ pub(super) struct Read {
     /// `None` where it is no text, and so no plugin's.
     id: Option<String>,
     form: Form,
+    /// Whose allocations are shown; `None` where there are none to show.
+    namespace: Option<Box<str>>,
 }
 
 /// The id in what follows a subtree's root: the first of one or two segments, whatever the second is.
@@ -92,11 +93,12 @@ impl Read {
             return Err(ApiError::MissingPluginId);
         }
         let form = Form { shape: query.shape().unwrap_or(state.settings.read_shape), is_pretty: query.is_pretty() };
-        Ok(Self { blocking, id: String::from_utf8(id.to_vec()).ok(), form })
+        let namespace = state.allocations.as_ref().map(|_| query.namespace());
+        Ok(Self { blocking, id: String::from_utf8(id.to_vec()).ok(), form, namespace })
     }
 
     /// Waits and answers.
-    pub(super) async fn answer(self, state: &State) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn answer(self, state: &State, coding: Coding) -> Result<Response<Content>, ApiError> {
         let subject = || Subject::Plugin(self.id.clone().unwrap_or_default());
         let (index, plugin) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
             let plugin = self.id.as_deref().and_then(|id| catalog.counting_plugin(id)).map(Arc::clone);
@@ -105,8 +107,15 @@ impl Read {
         .await;
         let meta = Meta::new(&state.reader, index);
         match plugin {
-            Some(plugin) => Ok(json_response(Some(meta), state.bodies.read(&plugin, self.form))),
+            Some(plugin) => Ok(json_response(Some(meta), self.body(state, &plugin, coding))),
             None => Err(ApiError::NoSuchPlugin(meta)),
         }
+    }
+
+    fn body(&self, state: &State, plugin: &Arc<Plugin>, coding: Coding) -> Content {
+        let (Some(allocations), Some(namespace)) = (&state.allocations, &self.namespace) else {
+            return state.bodies.read(plugin, self.form, coding);
+        };
+        state.bodies.read_with(plugin, self.form, coding, &allocations.of(plugin, namespace))
     }
 }

@@ -49,8 +49,13 @@ impl<'a> Query<'a> {
         self.0.iter().find(|(key, _)| **key == *name.as_bytes()).map(|(_, value)| &**value)
     }
 
+    /// Every value of a name.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter(move |(key, _)| **key == *name.as_bytes()).map(|(_, value)| &**value)
+    }
+
     /// The first value of a name, unless it is empty.
-    fn filled(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn filled(&self, name: &str) -> Option<&[u8]> {
         self.first(name).filter(|value| !value.is_empty())
     }
 
@@ -76,14 +81,20 @@ impl<'a> Query<'a> {
             None => Some(0),
         };
         let seen = Index(seen.ok_or(ApiError::BadQuery(Complaint::Index))?);
-        if self.filled("region").is_some_and(|asked| asked != region.as_bytes()) {
-            return Err(ApiError::NoPathToRegion);
-        }
+        self.check_region(region)?;
         let limit = match u64::try_from(wait) {
             Ok(0) | Err(_) => WAIT_LIMIT,
             Ok(nanos) => Duration::from_nanos(nanos).min(WAIT_LIMIT),
         };
         Ok(Blocking { seen, limit })
+    }
+
+    /// Whether the region asked for is ours.
+    pub(super) fn check_region(&self, region: &str) -> Result<(), ApiError> {
+        if self.filled("region").is_some_and(|asked| asked != region.as_bytes()) {
+            return Err(ApiError::NoPathToRegion);
+        }
+        Ok(())
     }
 
     /// Whether the body should be indented. Anything but `0` says so, `false` too.
@@ -107,6 +118,16 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// How many on a page; zero where the query does not say, or does not mean it.
+    pub(super) fn per_page(&self) -> usize {
+        self.filled("per_page").and_then(number::<i32>).and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
+    }
+
+    /// The namespace whose allocations are shown; `*`: all.
+    pub(super) fn namespace(&self) -> Box<str> {
+        self.filled("namespace").map_or_else(|| "default".into(), |value| String::from_utf8_lossy(value).into())
+    }
+
     /// What ids begin with.
     pub(super) fn prefix(&self) -> Prefix {
         let bytes = self.first("prefix").unwrap_or_default();
@@ -117,7 +138,7 @@ impl<'a> Query<'a> {
 }
 
 /// The beginning of an id, in bytes: Nomad compares bytes, so the last character may be cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Prefix {
     /// As far as it is text.
     pub(super) text: String,

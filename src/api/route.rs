@@ -27,6 +27,34 @@ pub(super) enum Target {
     GatewaySockets,
     /// Transitions.
     GatewayHistory,
+    /// Every change as it comes.
+    GatewayStream,
+    /// Nomad's event stream.
+    EventStream,
+    /// Nomad's search by prefix.
+    Search,
+    /// Nomad's search by any part.
+    FuzzySearch,
+    /// The leader's address.
+    Leader,
+    /// All servers' addresses.
+    Peers,
+    /// All regions.
+    Regions,
+    /// How the agent is.
+    AgentHealth,
+    /// What the agent is.
+    AgentSelf,
+    /// All servers.
+    AgentMembers,
+    /// All namespaces.
+    Namespaces,
+    /// The asker's token.
+    TokenSelf,
+    /// One policy.
+    Policy,
+    /// The licence.
+    License,
     /// Whether the process lives.
     Live,
     /// Whether the first scan is complete.
@@ -50,7 +78,7 @@ const fn subtree(segments: &'static [&'static str], target: Target) -> Route {
 }
 
 /// Every route there is.
-const ROUTES: [Route; 12] = [
+const ROUTES: &[Route] = &[
     exact(&["v1", "plugins"], Target::List),
     subtree(&["v1", "plugin", "csi"], Target::Read),
     exact(&["v1", "gateway"], Target::Gateway),
@@ -59,6 +87,20 @@ const ROUTES: [Route; 12] = [
     exact(&["v1", "gateway", "hosts"], Target::GatewayHosts),
     exact(&["v1", "gateway", "sockets"], Target::GatewaySockets),
     exact(&["v1", "gateway", "history"], Target::GatewayHistory),
+    exact(&["v1", "gateway", "stream"], Target::GatewayStream),
+    exact(&["v1", "event", "stream"], Target::EventStream),
+    exact(&["v1", "search"], Target::Search),
+    exact(&["v1", "search", "fuzzy"], Target::FuzzySearch),
+    exact(&["v1", "status", "leader"], Target::Leader),
+    exact(&["v1", "status", "peers"], Target::Peers),
+    exact(&["v1", "regions"], Target::Regions),
+    exact(&["v1", "agent", "health"], Target::AgentHealth),
+    exact(&["v1", "agent", "self"], Target::AgentSelf),
+    exact(&["v1", "agent", "members"], Target::AgentMembers),
+    exact(&["v1", "namespaces"], Target::Namespaces),
+    exact(&["v1", "acl", "token", "self"], Target::TokenSelf),
+    subtree(&["v1", "acl", "policy"], Target::Policy),
+    exact(&["v1", "operator", "license"], Target::License),
     exact(&["livez"], Target::Live),
     exact(&["healthz"], Target::Live),
     exact(&["readyz"], Target::Ready),

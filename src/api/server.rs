@@ -2,8 +2,8 @@
 //!
 //! Our own loop rather than `axum::serve`, for what that does not let us choose: header names as Go writes them, small
 //! buffers (ten thousand readers may wait here), unix sockets and TCP alike, and a stop that ends idle connections at
-//! once and waits for those that are being answered. HTTP/1.1 only, as Nomad. Limits and TLS will wrap the stream
-//! between `accept` and `converse`.
+//! once and waits for those that are being answered. HTTP/1.1 only, as Nomad. TLS will wrap the stream between
+//! `accept` and `converse`.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use hyper::Request;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::connections::{Connections, Entry, Place, refuse};
 use crate::systemd::Handed;
 
 /// Longest request line and headers, in bytes. Nomad takes 1 MiB, which would be 10 GiB from ten thousand readers;
@@ -78,6 +79,7 @@ pub enum BindError {
 pub struct Listener {
     accepting: Accepting,
     address: String,
+    connections: Connections,
     /// Removed when this is dropped.
     _file: Option<SocketFile>,
 }
@@ -139,7 +141,12 @@ impl Listener {
             _ => BindError::Tcp { address: address.to_owned(), source },
         })?;
         let local = listener.local_addr().map_err(|source| BindError::Tcp { address: address.to_owned(), source })?;
-        Ok(Self { accepting: Accepting::Tcp(listener), address: local.to_string(), _file: None })
+        Ok(Self {
+            accepting: Accepting::Tcp(listener),
+            address: local.to_string(),
+            connections: Connections::at_most(0),
+            _file: None,
+        })
     }
 
     async fn bind_unix(path: &Path) -> Result<Self, BindError> {
@@ -168,6 +175,7 @@ impl Listener {
         Ok(Self {
             accepting: Accepting::Unix(listener),
             address: format!("unix://{}", path.display()),
+            connections: Connections::at_most(0),
             _file: Some(file),
         })
     }
@@ -189,7 +197,15 @@ impl Listener {
                 (Accepting::Unix(UnixListener::from_std(listener)?), format!("unix://{}", path.display()))
             }
         };
-        Ok(Self { accepting, address, _file: None })
+        Ok(Self { accepting, address, connections: Connections::at_most(0), _file: None })
+    }
+
+    /// With a limit of connections for each client address, which other listeners may share. Unix sockets have none: who
+    /// may connect there is the file's business.
+    #[must_use]
+    pub fn limited_by(mut self, connections: &Connections) -> Self {
+        self.connections = connections.clone();
+        self
     }
 
     /// What was bound: `HOST:PORT` with the port that was picked, or `unix:///PATH`.
@@ -219,14 +235,21 @@ pub async fn serve(listener: Listener, router: axum::Router, shutdown: Cancellat
             look_again_at = FEW.max(2 * stops.len());
         }
         let (stop_in, stop) = oneshot::channel();
-        stops.push(stop_in);
-        let router = TowerToHyperService::new(router.clone());
+        let router = || TowerToHyperService::new(router.clone());
         match accepted {
-            Ok(Stream::Tcp(stream, client)) => {
-                conversations.spawn(converse(stream, Introducing { router, client }, stop));
-            }
+            Ok(Stream::Tcp(stream, address)) => match listener.connections.enter(address, Instant::now()) {
+                Entry::Served(place) => {
+                    stops.push(stop_in);
+                    let introducing = Introducing { router: router(), client: Client::of(address) };
+                    conversations.spawn(converse(stream, introducing, place, stop));
+                }
+                Entry::Told => drop(conversations.spawn(refuse(stream))),
+                Entry::Closed => {}
+            },
             Ok(Stream::Unix(stream, client)) => {
-                conversations.spawn(converse(stream, Introducing { router, client }, stop));
+                stops.push(stop_in);
+                let introducing = Introducing { router: router(), client };
+                conversations.spawn(converse(stream, introducing, None, stop));
             }
             Err(error) => {
                 // Said once, not ten times a second; whatever is short may stay short for long.
@@ -252,7 +275,7 @@ pub async fn serve(listener: Listener, router: axum::Router, shutdown: Cancellat
 }
 
 enum Stream {
-    Tcp(tokio::net::TcpStream, Client),
+    Tcp(tokio::net::TcpStream, IpAddr),
     Unix(UnixStream, Client),
 }
 
@@ -311,7 +334,7 @@ async fn accept(listener: &Accepting) -> io::Result<Stream> {
             Accepting::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
                 // A short answer must not wait for the acknowledgement of the one before; where this fails, it waits.
                 let _ = stream.set_nodelay(true);
-                Stream::Tcp(stream, Client::of(address.ip()))
+                Stream::Tcp(stream, address.ip())
             }),
             Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                 let user = stream.peer_cred().ok().map(|peer| peer.uid());
@@ -331,6 +354,7 @@ async fn accept(listener: &Accepting) -> io::Result<Stream> {
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     service: Introducing,
+    _place: Option<Place>,
     stop: oneshot::Receiver<()>,
 ) {
     let connection = http1::Builder::new()

@@ -359,6 +359,7 @@ pub fn serve(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resu
                     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
                 })
                 .unwrap_or_default(),
+            max_connections_per_client: values.count("max-conns-per-client", 0, u32::MAX).unwrap_or_default(),
             history: values.count("history", 0, 10_000).unwrap_or_default() as usize,
             retire_gone: values.duration("retire-gone"),
             retire_lost: values.duration("retire-lost"),

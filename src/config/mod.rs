@@ -74,6 +74,8 @@ pub struct Serve {
     pub region: String,
     /// Transitions kept of each instance.
     pub history: usize,
+    /// Connections of one client address; zero: as many as it likes.
+    pub max_connections_per_client: u32,
     /// How long an instance is kept whose socket is gone or dead.
     pub retire_gone: Duration,
     /// How long the instances of a silent host are kept. Accepted for fleets; a single host has no use for it.

@@ -201,6 +201,13 @@ pub const SETTINGS: &[Setting] = &[
         "Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated",
     ),
     one(
+        "max-conns-per-client",
+        "COUNT",
+        Some("100"),
+        &[Serve],
+        "Connections of one client address, over TCP; 0: as many as it likes",
+    ),
+    one(
         "state-dir",
         "DIR",
         None,

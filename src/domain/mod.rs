@@ -5,6 +5,7 @@
 //! costs the same among 100 and 100,000 instances" is a property of the data, not of whoever holds it.
 
 pub mod address;
+pub mod allocation;
 pub mod capability;
 pub mod catalog;
 pub mod code;

@@ -1,5 +1,7 @@
 //! What is known: records folded from reports, the one writer of the catalog, and its readers.
 
+pub mod allocations;
+pub mod changes;
 pub mod commands;
 pub mod history;
 pub mod publisher;

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
+use super::changes::{Changes, Step};
 use super::commands::{Commands, Forget, ForgetError, Forgotten};
 use super::history::History;
 use super::reader::{Reader, Standing, Waiters};
 use super::reporter::{self, Health, Observed, Report};
 use super::retirement::{After, Retirement, is_dead};
-use crate::domain::catalog::{Catalog, RecordChange, Touched};
+use crate::domain::catalog::{Catalog, RecordChange};
 use crate::domain::durability::Durability;
 use crate::domain::history::{Change, Transition};
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
@@ -50,6 +51,7 @@ pub struct Publisher {
     catalog: watch::Sender<Arc<Catalog>>,
     standing: watch::Sender<Standing>,
     waiters: Arc<Waiters>,
+    changes: Arc<Changes>,
     store: Store,
     durability: watch::Receiver<Durability>,
     reports: mpsc::Receiver<Report>,
@@ -152,13 +154,14 @@ impl Publisher {
         let catalog = Catalog::load(loaded.start, loaded.records, loaded.dates);
         let durability = store.durability();
         let standing = Standing { is_scanned: false, started: Instant::now(), durability: durability.borrow().clone() };
+        let changes = Arc::new(Changes::after(catalog.index()));
         let catalog = watch::Sender::new(Arc::new(catalog));
         let standing = watch::Sender::new(standing);
         let waiters = Arc::new(Waiters::default());
         let (sender, reports) = mpsc::channel(QUEUE);
         let (commands_in, commands) = mpsc::channel(COMMANDS);
         let handles = Handles {
-            reader: Reader::new(catalog.subscribe(), standing.subscribe(), Arc::clone(&waiters)),
+            reader: Reader::new(catalog.subscribe(), standing.subscribe(), Arc::clone(&waiters), Arc::clone(&changes)),
             history: History::new(store.clone()),
             reports: sender,
             commands: Commands(commands_in),
@@ -167,6 +170,7 @@ impl Publisher {
             catalog,
             standing,
             waiters,
+            changes,
             store,
             durability,
             reports,
@@ -325,9 +329,12 @@ impl Publisher {
         for transition in &mut transitions {
             transition.index = index;
         }
+        let step = Step::between(current, &next, &touched, &changes, &transitions);
         let committing = self.store.commit(Commit { index, changes, dates, transitions });
         self.await_disk(committing).await;
-        self.show(next, &touched);
+        self.catalog.send_replace(Arc::new(next));
+        self.changes.push(index, step);
+        self.waiters.wake(&touched);
     }
 
     async fn await_disk(&mut self, mut committing: Committing) {
@@ -344,11 +351,6 @@ impl Publisher {
                 self.tell(Durability::NotDurable(reason.into()));
             }
         }
-    }
-
-    fn show(&self, next: Catalog, touched: &[Touched]) {
-        self.catalog.send_replace(Arc::new(next));
-        self.waiters.wake(touched);
     }
 
     fn tell_durability(&mut self) {

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
+use super::changes::Changes;
 use crate::domain::catalog::{Catalog, Touched};
 pub use crate::domain::durability::Durability;
 
@@ -120,6 +121,7 @@ pub struct Reader {
     catalog: watch::Receiver<Arc<Catalog>>,
     standing: watch::Receiver<Standing>,
     waiters: Arc<Waiters>,
+    changes: Arc<Changes>,
 }
 
 impl Reader {
@@ -129,8 +131,9 @@ impl Reader {
         catalog: watch::Receiver<Arc<Catalog>>,
         standing: watch::Receiver<Standing>,
         waiters: Arc<Waiters>,
+        changes: Arc<Changes>,
     ) -> Self {
-        Self { catalog, standing, waiters }
+        Self { catalog, standing, waiters, changes }
     }
 
     /// The newest catalog.
@@ -166,6 +169,12 @@ impl Reader {
     #[must_use]
     pub fn blocked(&self) -> usize {
         self.waiters.waiting()
+    }
+
+    /// What changed, step by step.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Takes a place in the list of those who wait for `subject`.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use csi_gateway::api::{self, BoxError, History, Settings};
+use csi_gateway::domain::allocation::Allocation;
 use csi_gateway::domain::capability::{
     CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService, VolumeExpansion,
 };
@@ -18,6 +19,8 @@ use csi_gateway::domain::id::{HostId, InstanceKey, PluginId, Role};
 use csi_gateway::domain::record::{Owner, Phase, Reason, Record};
 use csi_gateway::domain::time::{Index, Timestamp};
 use csi_gateway::domain::topology::Topology;
+use csi_gateway::registry::allocations::Allocations;
+use csi_gateway::registry::changes::{Changes, Step};
 use csi_gateway::registry::reader::{Durability, Reader, Standing, Waiters};
 use csi_gateway::registry::sockets::Sockets;
 use tokio::sync::watch;
@@ -82,6 +85,12 @@ pub fn instance(plugin: &str, role: Role, host: &str) -> Record {
     }
 }
 
+/// An allocation, with as much of a stub as tells it from others.
+pub fn allocation(id: &str, namespace: &str, modify_index: u64) -> Allocation {
+    let stub = format!(r#"{{"ID":"{id}","ModifyIndex":{modify_index},"Namespace":"{namespace}"}}"#);
+    Allocation { id: id.into(), namespace: namespace.into(), modify_index, stub: stub.into_bytes().into() }
+}
+
 pub fn node(plugin: &str, host: &str) -> Record {
     instance(plugin, Role::Node, host)
 }
@@ -135,8 +144,10 @@ impl History for Told {
 /// An API, and all that stands behind it.
 pub struct Fixture {
     pub router: axum::Router,
+    pub changes: Arc<Changes>,
     pub waiters: Arc<Waiters>,
     pub sockets: Sockets,
+    pub allocations: Allocations,
     pub history: Arc<Told>,
     pub shutdown: CancellationToken,
     pub standing: watch::Sender<Standing>,
@@ -152,10 +163,23 @@ impl Fixture {
         let waiters = Arc::new(Waiters::default());
         let history = Arc::new(Told::default());
         let (sockets, shutdown) = (Sockets::default(), CancellationToken::new());
-        let reader = Reader::new(catalogs, standings, Arc::clone(&waiters));
+        let changes = Arc::new(Changes::after(Index(0)));
+        let reader = Reader::new(catalogs, standings, Arc::clone(&waiters), Arc::clone(&changes));
         let handle: Arc<dyn History> = Arc::clone(&history) as _;
+        let allocations = Allocations::default();
         let state = api::State::new(reader, handle, sockets.clone(), settings, shutdown.clone());
-        Self { router: api::router(state), waiters, sockets, history, shutdown, standing, catalog }
+        let state = state.with_allocations(allocations.clone());
+        Self {
+            router: api::router(state),
+            changes,
+            waiters,
+            sockets,
+            allocations,
+            history,
+            shutdown,
+            standing,
+            catalog,
+        }
     }
 
     /// The fixture of `nomad-http.md` section 23, without allocations; its index is 103.
@@ -181,11 +205,54 @@ impl Fixture {
         fixture
     }
 
+    /// The allocations of the conformance fixture's `ebs-prod`: two in `default`, one in `apps`.
+    pub fn with_allocations(self) -> Self {
+        let of = |host: &str, alloc: &str| Record { owner: Owner { alloc_id: alloc.into() }, ..node("ebs-prod", host) };
+        self.apply_at(104, [of("host-0001", "a1"), of("host-0002", "a2"), of("host-0003", "a3")].map(put));
+        self.allocations.replace([
+            allocation("a1", "default", 40),
+            allocation("a2", "default", 60),
+            allocation("a3", "apps", 50),
+            allocation("a4", "default", 70),
+        ]);
+        self
+    }
+
     /// Publishes a batch, as the publisher does: visible first, then the waiters.
     pub fn apply_at(&self, index: u64, changes: impl IntoIterator<Item = RecordChange>) {
+        self.apply_dated(index, SOME_TIME, changes);
+    }
+
+    /// The same with transitions, which get the index.
+    pub fn apply_told(
+        &self,
+        index: u64,
+        changes: impl IntoIterator<Item = RecordChange>,
+        transitions: impl IntoIterator<Item = Transition>,
+    ) {
+        self.step(index, SOME_TIME, changes, transitions);
+    }
+
+    /// The same at another time.
+    pub fn apply_dated(&self, index: u64, now: Timestamp, changes: impl IntoIterator<Item = RecordChange>) {
+        self.step(index, now, changes, []);
+    }
+
+    fn step(
+        &self,
+        index: u64,
+        now: Timestamp,
+        changes: impl IntoIterator<Item = RecordChange>,
+        transitions: impl IntoIterator<Item = Transition>,
+    ) {
         let changes: Vec<RecordChange> = changes.into_iter().collect();
-        let (next, touched) = self.catalog.borrow().with(&changes, Index(index), SOME_TIME);
+        let current = Arc::clone(&self.catalog.borrow());
+        let (next, touched) = current.with(&changes, Index(index), now);
+        let transitions = transitions.into_iter().map(|one| Transition { index: Index(index), ..one });
+        let transitions: Vec<Transition> = transitions.collect();
+        let step = Step::between(&current, &next, &touched, &changes, &transitions);
         self.catalog.send_replace(Arc::new(next));
+        self.changes.push(Index(index), step);
         self.waiters.wake(&touched);
     }
 

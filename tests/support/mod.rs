@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
 #![allow(clippy::panic, reason = "a test that waited in vain has nothing else to do")]
 
+pub mod client;
 pub mod fixture;
 pub mod gateway;
 pub mod host;

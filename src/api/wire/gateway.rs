@@ -17,7 +17,9 @@ use crate::domain::id::Role;
 use crate::domain::plugin::{Plugin, Votes};
 use crate::domain::record::{self, Record, Registration};
 use crate::domain::socket::{DirectoryEvents, Duplicate, Searched, SocketStatus};
+use crate::domain::time::Index;
 use crate::domain::topology::{Pairs, Topology};
+use crate::registry::changes::{PluginStep, Step};
 use crate::registry::commands;
 use crate::registry::reader::{Durability, Standing};
 
@@ -571,6 +573,91 @@ impl<'a> From<&'a SocketStatus> for Socket<'a> {
             roles: status.roles.iter().map(|role| role.as_str()).collect(),
             source: status.source,
         }
+    }
+}
+
+/// One line of our stream: what one index changed, or (index zero) one plugin of the present state.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct Line<'a> {
+    index: u64,
+    /// As they are after the step.
+    instances: Vec<InstanceDetail<'a>>,
+    plugins: Vec<PluginSum<'a>>,
+    /// No longer known.
+    removed_instances: Vec<RemovedInstance<'a>>,
+    removed_plugins: Vec<&'a str>,
+    transitions: Vec<HistoryEntry<'a>>,
+}
+
+/// Which instance is no longer known.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RemovedInstance<'a> {
+    host: &'a str,
+    #[serde(rename = "PluginID")]
+    plugin_id: &'a str,
+    role: &'static str,
+}
+
+impl<'a> Line<'a> {
+    /// A plugin and all its instances, as they are.
+    pub(in crate::api) fn present(plugin: &'a Plugin, socket: impl Fn(&str) -> Option<SocketStatus>) -> Self {
+        let instance = |record: &'a Record| InstanceDetail::new(record, socket(&record.socket).as_ref());
+        Self {
+            index: 0,
+            instances: records(plugin).map(instance).collect(),
+            plugins: vec![plugin.into()],
+            removed_instances: Vec::new(),
+            removed_plugins: Vec::new(),
+            transitions: Vec::new(),
+        }
+    }
+
+    /// What a step changed.
+    pub(in crate::api) fn step(step: &'a Step, socket: impl Fn(&str) -> Option<SocketStatus>) -> Self {
+        let mut line = Self {
+            index: step.index.0,
+            instances: Vec::new(),
+            plugins: step.plugins.iter().filter_map(|plugin| plugin.after.as_deref()).map(Into::into).collect(),
+            removed_instances: Vec::new(),
+            removed_plugins: Vec::new(),
+            transitions: step.transitions.iter().map(Into::into).collect(),
+        };
+        let is_gone = |plugin: &&PluginStep| plugin.after.is_none();
+        line.removed_plugins = step.plugins.iter().filter(is_gone).map(|plugin| plugin.id.as_str()).collect();
+        for key in &step.instances {
+            // Plugins are in order; one that is not there was given the same record again.
+            let Ok(at) = step.plugins.binary_search_by(|plugin| plugin.id.cmp(&key.plugin)) else { continue };
+            let plugin = step.plugins[at].after.as_deref();
+            match plugin.and_then(|plugin| plugin.instance(key.role, key.host.as_str())) {
+                Some(instance) => {
+                    let record = &instance.record;
+                    line.instances.push(InstanceDetail::new(record, socket(&record.socket).as_ref()));
+                }
+                None => line.removed_instances.push(RemovedInstance {
+                    host: key.host.as_str(),
+                    plugin_id: key.plugin.as_str(),
+                    role: key.role.as_str(),
+                }),
+            }
+        }
+        line
+    }
+}
+
+/// The end of the present state: whoever has read so far knows all of it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct Complete<'a> {
+    #[serde(rename = "IDs")]
+    ids: Vec<&'a str>,
+    index: u64,
+}
+
+impl<'a> Complete<'a> {
+    pub(in crate::api) fn new(index: Index, ids: Vec<&'a str>) -> Self {
+        Self { ids, index: index.0 }
     }
 }
 

@@ -5,14 +5,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::json::{append, time};
+use crate::domain::allocation::Allocation;
 use crate::domain::capability::{Capability, CapabilitySet, ControllerCapability, NodeCapability};
 use crate::domain::id::Role;
 use crate::domain::plugin::Plugin;
 use crate::domain::record::Record;
+use crate::domain::time::Index;
 use crate::domain::topology::{Pairs, Topology};
 
 /// One element of the list.
@@ -219,11 +222,10 @@ pub(in crate::api) fn list_body<'a>(plugins: impl Iterator<Item = &'a Plugin>) -
     out
 }
 
-/// Keys before `Controllers`.
+/// Keys between `Allocations` and `Controllers`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Head {
-    allocations: Option<[(); 0]>,
     controller_jobs: BTreeMap<&'static str, ()>,
     controller_required: bool,
 }
@@ -255,19 +257,90 @@ struct Tail<'a> {
     version: &'a str,
 }
 
+/// One line of the event stream: all events of an index (`nomad-http.md` section 20).
+pub(in crate::api) struct EventLine {
+    out: Vec<u8>,
+    index: u64,
+    is_empty: bool,
+}
+
+/// Keys of an event before its payload.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EventHead<'a> {
+    filter_keys: [&'a str; 1],
+    index: u64,
+    key: &'a str,
+    // Plugins belong to none.
+    namespace: &'static str,
+}
+
+/// Keys after it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EventTail<'a> {
+    topic: &'static str,
+    #[serde(rename = "Type")]
+    kind: &'a str,
+}
+
+impl EventLine {
+    pub(in crate::api) fn new(index: Index) -> Self {
+        Self { out: b"{\"Events\":[".to_vec(), index: index.0, is_empty: true }
+    }
+
+    /// Adds an event with a plugin's read body.
+    pub(in crate::api) fn push(&mut self, id: &str, kind: &str, body: &[u8]) {
+        if !std::mem::replace(&mut self.is_empty, false) {
+            self.out.push(b',');
+        }
+        append(&mut self.out, &EventHead { filter_keys: [id], index: self.index, key: id, namespace: "" });
+        reopen(&mut self.out);
+        self.out.extend_from_slice(b"\"Payload\":{\"Plugin\":");
+        self.out.extend_from_slice(body);
+        self.out.extend_from_slice(b"}}");
+        append_fields(&mut self.out, &EventTail { topic: "CSIPlugin", kind });
+    }
+
+    /// The line with its end; `None` without events.
+    pub(in crate::api) fn finish(mut self) -> Option<Vec<u8>> {
+        if self.is_empty {
+            return None;
+        }
+        self.out.extend_from_slice(b"],\"Index\":");
+        append(&mut self.out, &self.index);
+        self.out.extend_from_slice(b"}\n");
+        Some(self.out)
+    }
+}
+
+/// What a read body begins with where no allocation is shown.
+pub(in crate::api) const NO_ALLOCATIONS: &[u8] = b"{\"Allocations\":null";
+
+/// What it begins with for a reader who is shown these.
+pub(in crate::api) fn allocations(shown: &[Arc<Allocation>]) -> Vec<u8> {
+    let mut out = b"{\"Allocations\":[".to_vec();
+    for (position, allocation) in shown.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&allocation.stub);
+    }
+    out.push(b']');
+    out
+}
+
 /// The read body: the instances as each was rendered once, between what belongs to the plugin.
 pub(in crate::api) fn read_body(plugin: &Plugin) -> Vec<u8> {
     let dates = plugin.dates;
     let create_time = dates.map_or(0, |dates| dates.create_time.0);
     let (controllers, nodes) = (plugin.count(Role::Controller), plugin.count(Role::Node));
     let mut out = Vec::with_capacity(512 + 640 * plugin.tally.known() as usize);
-    append(
+    out.extend_from_slice(NO_ALLOCATIONS);
+    out.push(b'}');
+    append_fields(
         &mut out,
-        &Head {
-            allocations: None,
-            controller_jobs: BTreeMap::new(),
-            controller_required: plugin.requires_controller(),
-        },
+        &Head { controller_jobs: BTreeMap::new(), controller_required: plugin.requires_controller() },
     );
     append_instances(&mut out, "Controllers", plugin, Role::Controller);
     append_fields(

@@ -1,0 +1,41 @@
+//! The side table of allocations: what the orchestrator says of those that run drivers. It moves no index.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::domain::allocation::Allocation;
+use crate::domain::id::Role;
+use crate::domain::plugin::Plugin;
+
+/// Allocations by id. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Allocations(Arc<RwLock<Table>>);
+
+type Table = BTreeMap<Box<str>, Arc<Allocation>>;
+
+impl Allocations {
+    /// What is known from now on, all of it.
+    pub fn replace(&self, allocations: impl IntoIterator<Item = Allocation>) {
+        let table = allocations.into_iter().map(|one| (one.id.clone(), Arc::new(one))).collect();
+        // The table is replaced whole: a panic under the lock cannot have left half of one.
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+
+    /// The allocations that run a plugin's instances and are in `namespace` (`*`: in any), newest change first.
+    #[must_use]
+    pub fn of(&self, plugin: &Plugin, namespace: &str) -> Vec<Arc<Allocation>> {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if table.is_empty() {
+            return Vec::new();
+        }
+        let instances = [Role::Controller, Role::Node].into_iter().flat_map(|role| plugin.counting(role));
+        let mut ids: Vec<&str> = instances.map(|instance| &*instance.record.owner.alloc_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let known = ids.into_iter().filter_map(|id| table.get(id));
+        let mut shown: Vec<_> =
+            known.filter(|one| namespace == "*" || *one.namespace == *namespace).map(Arc::clone).collect();
+        shown.sort_by_key(|one| std::cmp::Reverse(one.modify_index));
+        shown
+    }
+}

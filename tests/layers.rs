@@ -21,6 +21,7 @@ const TABLE: &[Row] = &[
     ("transport", &[], "a socket knows nothing of what is said over it"),
     ("store", &[], "keeps records; who makes or reads them is not its business"),
     ("owner", &[], "says who runs a socket, in domain's words"),
+    ("acl", &[], "policies, tokens and what they allow; which right a route needs is `api`'s"),
     ("ui", &[], "static files"),
     ("csi", &["transport"], "one driver behind one socket; when to ask is `fingerprint`'s"),
     (

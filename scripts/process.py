@@ -97,10 +97,11 @@ class Server(Process):
 
     address = None
 
-    def get(self, path, limit_seconds=30.0):
-        """Return (status, headers, body)."""
+    def get(self, path, limit_seconds=30.0, headers=None):
+        """Return (status, headers, body); the body as it came, compressed if that was asked for."""
+        request = urllib.request.Request(f"{self.address}{path}", headers=headers or {})
         try:
-            with urllib.request.urlopen(f"{self.address}{path}", timeout=limit_seconds) as answer:
+            with urllib.request.urlopen(request, timeout=limit_seconds) as answer:
                 return answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.headers, error.read()

@@ -86,10 +86,10 @@ pub struct Plan {
     pub fingerprint: fingerprint::Settings,
     /// Where to serve.
     pub endpoints: Vec<String>,
-    /// Sockets that are bound already, to serve at, too.
-    pub handed: Vec<Handed>,
     /// Connections of one client address; zero: as many as it likes.
     pub max_connections_per_client: u32,
+    /// Sockets that are bound already, to serve at, too.
+    pub handed: Vec<Handed>,
     /// What the API is told.
     pub api: api::Settings,
 }
@@ -107,8 +107,8 @@ impl Plan {
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
             endpoints,
-            handed: Vec::new(),
             max_connections_per_client: 0,
+            handed: Vec::new(),
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
-use axum::http::{Method, StatusCode};
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
 use csi_gateway::api::server::{BindError, Listener, serve};
 use csi_gateway::api::wire::nomad::{ListStub, ReadPlugin};
 use csi_gateway::api::{ReadShape, Settings};
@@ -25,10 +26,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use support::client::{
-    JSON, Lines, Served, T, assert_between, assert_not_found, assert_text, call, get, head_of, ids, meanwhile, timed,
-    until, within,
+    JSON, Lines, Served, T, assert_between, assert_not_found, assert_text, call, get, head_of, ids, meanwhile, send,
+    timed, until, within,
 };
 use support::fixture::{Fixture, SOME_TIME, controller, node, plugin_id, put, unhealthy};
+use support::schema::Description;
 
 #[tokio::test(start_paused = true)]
 async fn a_plugin_deleted_while_it_is_read_is_a_404_at_the_limit_or_itself_when_it_is_back() {
@@ -636,6 +638,73 @@ async fn a_stream_that_falls_behind_the_buffer_begins_anew_or_ends() {
     assert_eq!(nomads.next().await, None, "whoever comes again is told from the buffer's beginning");
     let mut again = Lines::of(&fixture, "/v1/event/stream?index=104").await;
     assert_eq!((again.next().await.as_deref(), &again.json().await["Index"]), (Some("{}"), &json!(148)));
+}
+
+/// Every path of the description is asked for, and what comes is held to it: status, type, and each key.
+#[tokio::test(start_paused = true)]
+async fn the_description_is_true_of_every_reply() {
+    let fixture = Fixture::conformance().with_allocations();
+    fixture.sockets.put(std::path::Path::new("/run/csi/nfs.sock").into(), socket());
+    *fixture.history.0.lock().expect("not poisoned") = transitions();
+    fixture.apply_told(105, [put(unhealthy(node("nfs", "host-0001")))], transitions());
+    let description = Description(get(&fixture, "/openapi.json").await.json());
+    let id = |path: &str| if path.contains("gateway") { "ebs-prod" } else { "nfs" };
+    for (path, operations) in description.0["paths"].as_object().expect("paths") {
+        for (method, operation) in
+            operations.as_object().expect("operations").iter().filter(|(name, _)| *name != "delete")
+        {
+            let mut targets = vec![path.replace("{id}", id(path))];
+            match path.as_str() {
+                "/v1/plugins" => targets[0].push_str("?type=csi"),
+                "/v1/plugin/csi/{id}" => targets.extend(
+                    ["ebs-prod", "ebs-prod?namespace=*", "ebs-prod?shape=documented", "missing", "nfs?index=x"]
+                        .map(|rest| format!("/v1/plugin/csi/{rest}")),
+                ),
+                "/v1/gateway/plugin/{id}" => {
+                    targets.extend(["nfs", "missing"].map(|id| format!("/v1/gateway/plugin/{id}")));
+                }
+                "/v1/gateway/plugins" => targets.push("/v1/gateway/plugins?per_page=1".to_owned()),
+                "/v1/agent/health" => targets.push("/v1/agent/health?type=client".to_owned()),
+                "/v1/gateway/stream" | "/v1/event/stream" => {
+                    targets.push(format!("{path}?index=104"));
+                    for target in targets {
+                        let schema = &operation["responses"]["200"]["content"];
+                        let (kind, schema) = schema.as_object().expect("content").iter().next().expect("a type");
+                        let mut lines = Lines::of(&fixture, &target).await;
+                        assert_eq!(lines.headers["content-type"].to_str().expect("ASCII"), kind);
+                        for _ in 0..if target.contains('?') { 2 } else { 4 } {
+                            let line = lines.json().await;
+                            let complaints = description.complaints(&schema["schema"], &line);
+                            assert!(complaints.is_empty(), "{target}: {complaints:#?}");
+                        }
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            for target in targets {
+                let body = if path.contains("search") { r#"{"Text":"eb","Prefix":"eb","Context":"all"}"# } else { "" };
+                let request = Request::builder().method(method.to_uppercase().as_str()).uri(&target);
+                let answer = send(&fixture, request.body(Body::from(body)).expect("legal")).await;
+                let described = &operation["responses"][answer.status.as_str()];
+                assert!(!described.is_null(), "{method} {target}: {} is not described", answer.status);
+                let Some(kind) = answer.header("content-type") else {
+                    assert!(described["content"].is_null() && answer.body.is_empty(), "{target}");
+                    continue;
+                };
+                let schema = &described["content"][kind]["schema"];
+                assert!(!schema.is_null(), "{method} {target}: {kind} is not described");
+                let headers = answer.headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-"));
+                for header in headers.filter(|_| answer.status == 200) {
+                    let known = described["headers"].as_object().into_iter().flatten();
+                    assert!(known.into_iter().any(|(name, _)| name.eq_ignore_ascii_case(header)), "{target}: {header}");
+                }
+                let value = if kind == "application/json" { answer.json() } else { Value::String(answer.body) };
+                let complaints = description.complaints(schema, &value);
+                assert!(complaints.is_empty(), "{method} {target}: {complaints:#?}");
+            }
+        }
+    }
 }
 
 /// Room for the test's two ends of a thousand connections.

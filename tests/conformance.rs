@@ -554,6 +554,63 @@ async fn case_94_one_connection_too_many() {
     }
 }
 
+/// Sections 15 to 17: what the command line, the Terraform provider and the web pages send, in their order.
+#[tokio::test]
+async fn nomad_s_own_clients_get_what_they_need() {
+    let served = Served::start().await;
+    let go = "Accept-Encoding: gzip\r\nUser-Agent: Go-http-client/1.1\r\n";
+    let page = "Accept: application/json\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nX-Nomad-Token: \r\n";
+    let list = ["ebs-prod", "ebs-prod-2", "nfs"];
+    let ids = |body: &Value| -> Vec<String> {
+        let stubs = body.as_array().expect("a list").iter();
+        stubs.map(|stub| stub["ID"].as_str().expect("text").to_owned()).collect()
+    };
+    for (client, headers, method, target, status, check) in [
+        ("CLI, no argument", go, "GET", "/v1/plugins?type=csi", 200, Some(json!(list))),
+        ("CLI, an id", go, "GET", "/v1/plugins?prefix=ebs-prod&type=csi", 200, Some(json!(["ebs-prod", "ebs-prod-2"]))),
+        ("CLI, an id", go, "GET", "/v1/plugin/csi/ebs-prod", 200, None),
+        ("CLI, namespace and region", go, "GET", "/v1/plugin/csi/nfs?namespace=default&region=global", 200, None),
+        ("CLI, nothing", go, "GET", "/v1/plugins?prefix=zzz&type=csi", 200, Some(json!([]))),
+        ("SDK, stale", go, "GET", "/v1/plugins?index=1&stale=&type=csi&wait=5000ms", 200, Some(json!(list))),
+        ("operator api, piped", go, "POST", "/v1/plugins?type=csi", 405, None),
+        ("Terraform, gone", go, "GET", "/v1/plugin/csi/gone", 404, None),
+        ("page, start", page, "GET", "/v1/regions", 200, None),
+        ("page, start", page, "GET", "/v1/acl/token/self", 200, None),
+        ("page, start", page, "GET", "/v1/acl/policy/anonymous", 400, None),
+        ("page, start", page, "GET", "/v1/operator/license", 204, None),
+        ("page, start", page, "GET", "/v1/agent/members", 200, None),
+        ("page, start", page, "GET", "/v1/agent/self", 200, None),
+        ("page, start", page, "GET", "/v1/namespaces", 200, None),
+        ("page, list", page, "GET", "/v1/plugins?type=csi", 200, Some(json!(list))),
+        ("page, list's watch", page, "GET", "/v1/plugins?type=host&index=1", 200, None),
+        ("page, detail", page, "GET", "/v1/plugin/csi/ebs%2Dprod", 200, None),
+        ("page, detail's watch", page, "GET", "/v1/plugin/csi/nfs?index=1", 200, None),
+        ("page, a row", page, "GET", "/v1/allocation/0f6a3c9e-1111-2222-3333-444455556666", 404, None),
+    ] {
+        let wire = within(served.ask(method, target, headers)).await;
+        assert_eq!(wire.status, status, "{client}: {target}");
+        assert_eq!(wire.header("Content-Encoding"), Some("gzip"), "{client}: {target}");
+        if let Some(wanted) = check {
+            let body: Value = serde_json::from_str(&wire.plain()).expect("JSON");
+            assert_eq!(json!(ids(&body)), wanted, "{client}: {target}");
+        }
+    }
+    // The CLI dereferences these unseen, and cuts host ids to eight bytes.
+    let body: Value =
+        serde_json::from_str(&served.ask("GET", "/v1/plugin/csi/ebs-prod", go).await.plain()).expect("JSON");
+    for (side, info) in [("Controllers", "ControllerInfo"), ("Nodes", "NodeInfo")] {
+        for (host, record) in body[side].as_object().expect("a map") {
+            assert!(host.len() >= 8 && record[info].is_object(), "{side} {host}: {record}");
+        }
+    }
+    // Terraform waits until both are equal.
+    let body: Value = serde_json::from_str(&served.ask("GET", "/v1/plugin/csi/nfs", go).await.plain()).expect("JSON");
+    assert_eq!(
+        (&body["NodesExpected"], &body["ControllersExpected"]),
+        (&body["NodesHealthy"], &body["ControllersHealthy"])
+    );
+}
+
 /// What a running Nomad answered, and what it was asked.
 struct Recorded {
     asked: Value,

@@ -101,18 +101,17 @@ impl Packed {
         Self::with_beginning(&[], plain)
     }
 
-    /// Compresses a body whose beginning, at most 64 KiB, may be replaced for a reader.
+    /// Compresses a body whose beginning, which is short, may be another for another reader.
     pub(super) fn with_beginning(beginning: &[u8], rest: &[u8]) -> Self {
         let mut gzip = Vec::with_capacity(HEAD.len() + beginning.len() + rest.len() / 6 + 64);
         gzip.extend_from_slice(&HEAD);
-        if let Ok(length) = u16::try_from(beginning.len())
-            && length > 0
-        {
-            // A block that is stored as it is: it begins and ends at byte boundaries, and nothing refers to it.
+        for block in beginning.chunks(usize::from(u16::MAX)) {
+            // Stored as it is: it begins and ends at byte boundaries, and nothing refers to it.
+            let length = u16::try_from(block.len()).expect("chunks are no longer than that");
             gzip.push(0);
             gzip.extend_from_slice(&length.to_le_bytes());
             gzip.extend_from_slice(&(!length).to_le_bytes());
-            gzip.extend_from_slice(beginning);
+            gzip.extend_from_slice(block);
         }
         let rest_at = gzip.len();
         deflate(&mut gzip, rest, FlushCompress::Finish);
@@ -341,6 +340,13 @@ mod tests {
         assert_eq!(length(0), Some(0));
         assert_eq!(length(2048), Some(2048));
         assert_eq!(length(2049), None);
+    }
+
+    #[test]
+    fn a_beginning_may_be_longer_than_a_stored_block() {
+        let beginning = vec![b'x'; 200_000];
+        let packed = Packed::with_beginning(&beginning, b"rest");
+        assert_eq!(gunzipped(&packed.coded(Coding::Gzip)), [&beginning[..], b"rest"].concat());
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Asked {
         };
         let body = if self.is_pretty { json::indented(&compact) } else { compact };
         let mut response = json_response(Some(meta), body);
-        if let Some(next) = next.and_then(|id| HeaderValue::from_str(&id).ok()) {
+        if let Some(next) = next.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok()) {
             response.headers_mut().insert(NEXT_TOKEN, next);
         }
         Ok(response)

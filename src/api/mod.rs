@@ -14,6 +14,8 @@ mod error;
 mod events;
 mod feed;
 mod forget;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gateway;
 mod health;
 mod meta;
@@ -55,6 +57,9 @@ use route::{Resolved, Target};
 
 pub use forget::names_of;
 pub use query::WAIT_LIMIT;
+
+/// OpenAPI 3.1 of everything that is served. Tests hold every reply to it.
+const DESCRIPTION: &str = include_str!("openapi.json");
 
 /// Why something behind a handle failed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -289,6 +294,7 @@ async fn serve(
             drop((uri, rest));
             asked.answer(state).await
         }
+        Target::Description => Ok(json_response(None, DESCRIPTION)),
         Target::GatewayStream => feed::answer(state, &Query::parse(uri.query())),
         Target::EventStream => events::answer(state, &Query::parse(uri.query())),
         Target::Leader

@@ -55,6 +55,8 @@ pub(super) enum Target {
     Policy,
     /// The licence.
     License,
+    /// The description of all of this.
+    Description,
     /// Whether the process lives.
     Live,
     /// Whether the first scan is complete.
@@ -101,6 +103,7 @@ const ROUTES: &[Route] = &[
     exact(&["v1", "acl", "token", "self"], Target::TokenSelf),
     subtree(&["v1", "acl", "policy"], Target::Policy),
     exact(&["v1", "operator", "license"], Target::License),
+    exact(&["openapi.json"], Target::Description),
     exact(&["livez"], Target::Live),
     exact(&["healthz"], Target::Live),
     exact(&["readyz"], Target::Ready),
@@ -252,6 +255,19 @@ mod tests {
         assert_eq!(resolved("/v1/plugin/csi/%2e%2e"), read(".."));
         assert_eq!(resolved("/v1/plugin/csi/..%2Fx"), read("../x"));
         assert_eq!(resolved("/v1/plugin/csi/.x"), read(".x"));
+    }
+
+    #[test]
+    fn the_description_has_every_route_and_no_other() {
+        let description: serde_json::Value = serde_json::from_str(super::super::DESCRIPTION).expect("JSON");
+        assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let described = description["paths"].as_object().expect("paths").keys().cloned();
+        let path = |route: &Route| {
+            let below = if route.has_subtree { "/{id}" } else { "" };
+            format!("/{}{below}", route.segments.join("/"))
+        };
+        let routes: std::collections::BTreeSet<String> = ROUTES.iter().map(path).collect();
+        assert_eq!(described.collect::<std::collections::BTreeSet<_>>(), routes);
     }
 
     #[test]

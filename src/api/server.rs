@@ -180,6 +180,14 @@ impl Listener {
         })
     }
 
+    /// With a limit of connections for each client address, which other listeners may share. Unix sockets have none: who
+    /// may connect there is the file's business.
+    #[must_use]
+    pub fn limited_by(mut self, connections: &Connections) -> Self {
+        self.connections = connections.clone();
+        self
+    }
+
     /// From a socket that was bound by somebody else, whose file, if it has one, is not ours to remove.
     ///
     /// # Errors
@@ -198,14 +206,6 @@ impl Listener {
             }
         };
         Ok(Self { accepting, address, connections: Connections::at_most(0), _file: None })
-    }
-
-    /// With a limit of connections for each client address, which other listeners may share. Unix sockets have none: who
-    /// may connect there is the file's business.
-    #[must_use]
-    pub fn limited_by(mut self, connections: &Connections) -> Self {
-        self.connections = connections.clone();
-        self
     }
 
     /// What was bound: `HOST:PORT` with the port that was picked, or `unix:///PATH`.

@@ -159,6 +159,12 @@ impl Reader {
         (false, u64::try_from(standing.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// What changed, step by step.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
     /// Resolves once every driver was looked at.
     pub async fn scanned(&self) {
         // Its sender has gone only when everything stops.
@@ -169,12 +175,6 @@ impl Reader {
     #[must_use]
     pub fn blocked(&self) -> usize {
         self.waiters.waiting()
-    }
-
-    /// What changed, step by step.
-    #[must_use]
-    pub fn changes(&self) -> &Changes {
-        &self.changes
     }
 
     /// Takes a place in the list of those who wait for `subject`.

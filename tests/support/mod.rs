@@ -7,3 +7,4 @@ pub mod fixture;
 pub mod gateway;
 pub mod host;
 pub mod process;
+pub mod schema;

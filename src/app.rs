@@ -1,6 +1,6 @@
 //! The composition root: builds all parts, starts them, stops them in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use crate::config::{Serve, Sources, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
 use crate::discovery::{self, Discovery, Kind, fixed, places};
-use crate::domain::id::{HostId, InstanceKey};
+use crate::domain::expected::DeclaredCounts;
+use crate::domain::id::{HostId, InstanceKey, PluginId};
 use crate::domain::socket::WantedSocket;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
@@ -84,6 +85,8 @@ pub struct Plan {
     pub discovery: discovery::Settings,
     /// When to look at them.
     pub fingerprint: fingerprint::Settings,
+    /// How many instances of which plugins there should be.
+    pub declared: BTreeMap<PluginId, DeclaredCounts>,
     /// Where to serve.
     pub endpoints: Vec<String>,
     /// Connections of one client address; zero: as many as it likes.
@@ -106,6 +109,7 @@ impl Plan {
             sockets,
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
+            declared: BTreeMap::new(),
             endpoints,
             max_connections_per_client: 0,
             handed: Vec::new(),
@@ -118,7 +122,8 @@ impl Plan {
     #[must_use]
     pub fn serve(config: &Serve, variable: Variables<'_>) -> Self {
         let sources = &config.sources;
-        let is_sidecar = sources.addresses.len() == 1 && !sources.has_directories();
+        let declared = config.plugins.iter().filter_map(|plugin| Some((plugin, plugin.socket.as_ref()?)));
+        let is_sidecar = sources.addresses.len() + declared.clone().count() == 1 && !sources.has_directories();
         let searched = searched(sources);
         let keep = match &config.state_directory {
             Some(directory) => Keep::In(directory.clone()),
@@ -126,10 +131,19 @@ impl Plan {
             None if is_sidecar && variable("STATE_DIRECTORY").is_none() => Keep::Memory,
             None => Keep::FirstOf(host::state_directories(variable)),
         };
-        let sockets = fixed::sockets(&sources.addresses, config.plugin.as_ref(), config.role);
+        let mut sockets = fixed::sockets(&sources.addresses, config.plugin.as_ref(), config.role);
+        sockets.extend(declared.zip(0..).map(|((plugin, path), place)| WantedSocket {
+            plugin: Some(plugin.id.clone()),
+            role: plugin.role,
+            rank: u32::try_from(sources.addresses.len()).unwrap_or(u32::MAX).saturating_add(place),
+            ..WantedSocket::configured(path.clone())
+        }));
         let nomads = searched.places.iter().filter(|place| place.kind == Kind::Nomad).map(|place| &*place.path);
         let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads));
+        let counts = config.plugins.iter().map(|plugin| (plugin.id.clone(), plugin.expected.on(&host)));
+        let declared = counts.filter(|(_, counts)| !counts.is_empty()).collect();
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
+        plan.declared = declared;
         plan.discovery = searched;
         plan.history = config.history;
         plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
@@ -209,7 +223,7 @@ impl Gateway {
         let former = loaded.records.iter().map(|record| &record.key);
         let former = former.filter(|key| plan.sockets.is_some() && key.host != plan.host).cloned().collect();
         let (publisher, handles) = Publisher::new(loaded, store);
-        let publisher = publisher.retiring(plan.retire);
+        let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
             plan,
             former,

@@ -2,9 +2,11 @@
 
 use clap::builder::styling::Styles;
 
-use crate::config::load::{self, Problems, Typed, Variables};
+use crate::config::arguments::{self, Typed};
+use crate::config::load::{self, Problems, Variables};
 use crate::config::settings::{self, Command};
-use crate::config::{Demo, Doctor, Forget, Probe, Serve, Status};
+use crate::config::{Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
+use crate::domain::text::escaped;
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,12 +19,20 @@ pub enum Invocation {
     Probe(Probe),
     /// `status`.
     Status(Status),
+    /// `wait`.
+    Wait(Wait),
     /// `doctor`.
     Doctor(Doctor),
+    /// `history`.
+    History(History),
     /// `forget`.
     Forget(Forget),
+    /// `healthcheck`.
+    Healthcheck(Healthcheck),
     /// `demo`.
     Demo(Demo),
+    /// `completion`.
+    Completion(Completion),
 }
 
 /// The version, as `version` prints it.
@@ -49,26 +59,55 @@ pub fn parse(arguments: &[String], variable: Variables<'_>) -> Result<Invocation
         return Err(Problems(vec![unknown(first)]));
     };
     let mut problems = Problems::default();
-    let typed: Typed = load::scan(command, rest, &mut problems);
+    let typed: Typed = arguments::scan(command, rest, &mut problems);
     if typed.wants_help {
         return Ok(Invocation::Text(help(Some(command))));
     }
     Ok(match command {
-        Command::Serve => Invocation::Serve(Box::new(load::serve(&typed, variable, problems)?)),
+        Command::Serve => Invocation::Serve(Box::new(load::serve(command, &typed, variable, problems)?)),
         Command::Probe => Invocation::Probe(load::probe(&typed, variable, problems)?),
         Command::Status => Invocation::Status(load::status(&typed, variable, problems)?),
+        Command::Wait => Invocation::Wait(load::wait(&typed, variable, problems)?),
         Command::Doctor => Invocation::Doctor(load::doctor(&typed, variable, problems)?),
+        Command::History => Invocation::History(load::history(&typed, variable, problems)?),
         Command::Forget => Invocation::Forget(load::forget(&typed, variable, problems)?),
+        Command::Healthcheck => Invocation::Healthcheck(load::healthcheck(&typed, variable, problems)?),
         Command::Demo => Invocation::Demo(load::demo(&typed, variable, problems)?),
+        Command::Config => Invocation::Text(config(&typed, variable, problems)?),
+        Command::Completion => Invocation::Completion(load::completion(&typed, variable, problems)?),
         Command::Version if problems.0.is_empty() => Invocation::Text(version()),
         Command::Version => return Err(problems),
     })
 }
 
+/// What `config check` and `config show` print.
+fn config(typed: &Typed, variable: Variables<'_>, mut problems: Problems) -> Result<String, Problems> {
+    let is_show = match typed.operands.first().map(String::as_str) {
+        Some("check") => false,
+        Some("show") => true,
+        Some(other) => {
+            problems.0.push(format!("argument ACTION: `{}` is none of check, show", escaped(other)));
+            false
+        }
+        None => {
+            problems.0.push("what about the configuration? `csi-gateway config check` or `config show`".to_owned());
+            false
+        }
+    };
+    if is_show {
+        return load::show(typed, variable, problems);
+    }
+    load::serve(Command::Config, typed, variable, problems)?;
+    let what = load::file_of(typed, variable)
+        .map_or_else(|| "flags and variables".to_owned(), |file| escaped(&file).into_owned());
+    Ok(format!("nothing is wrong with {what}"))
+}
+
 fn unknown(word: &str) -> String {
+    let word = &*escaped(word);
     let names = || Command::ALL.into_iter().map(Command::name);
     let commands = names().collect::<Vec<_>>().join(", ");
-    match load::nearest(word, names()) {
+    match arguments::nearest(word, names()) {
         Some(near) => format!("unknown command `{word}`; did you mean `{near}`? The commands are {commands}"),
         None => format!("unknown command `{word}`; the commands are {commands}"),
     }

@@ -12,6 +12,8 @@ use csi_gateway::{demo, shutdown, systemd, telemetry};
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
+/// What was waited for did not come.
+const LATE: u8 = 3;
 /// Whoever was asked about is not well.
 const NOT_READY: u8 = 4;
 
@@ -44,6 +46,10 @@ fn main() -> ExitCode {
     match outcome {
         Outcome::Done => ExitCode::SUCCESS,
         Outcome::NotReady => ExitCode::from(NOT_READY),
+        Outcome::Late(reason) => {
+            complain(&format!("error: {reason}"));
+            ExitCode::from(LATE)
+        }
         Outcome::Failed(reason) => {
             complain(&format!("error: {reason}"));
             ExitCode::FAILURE
@@ -59,11 +65,15 @@ async fn run(invocation: Invocation, handed: Vec<Handed>, variable: Variables<'_
         }
         Invocation::Probe(config) => commands::probe::run(&config).await,
         Invocation::Status(config) => commands::status::run(&config).await,
+        Invocation::Wait(config) => commands::wait::run(&config).await,
         Invocation::Doctor(config) => {
             let places = app::searched(&config.sources);
             commands::doctor::run(config, places).await
         }
+        Invocation::History(config) => commands::history::run(&config).await,
         Invocation::Forget(config) => commands::forget::run(&config).await,
+        Invocation::Healthcheck(config) => commands::healthcheck::run(&config).await,
+        Invocation::Completion(config) => commands::completion::run(&config).await,
         Invocation::Serve(config) => match serve(&config, handed, variable).await {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::failed(&error),

@@ -781,7 +781,7 @@ async fn a_taken_port_is_named() {
         format!("cannot listen on `{}`: another process does; stop it, or choose another address", first.address())
     );
     let error = Listener::bind("192.0.2.1:1").await.expect_err("not this machine's");
-    assert_eq!(error.to_string(), "cannot listen on `192.0.2.1:1`");
+    assert_eq!(error.to_string(), "cannot listen on `192.0.2.1:1`, which is no address of this machine");
     assert!(std::error::Error::source(&error).is_some());
     assert!(matches!(Listener::bind("nonsense").await, Err(BindError::Tcp { .. })));
     let every = Listener::bind(":0").await.expect("every address of this machine");

@@ -1,6 +1,14 @@
 //! The command line as people and scripts meet it: messages, exit codes, and that nothing is left behind.
 
+#[path = "command_line/configuration.rs"]
+mod configuration;
+#[path = "command_line/peer.rs"]
+mod peer;
 mod support;
+#[path = "command_line/terminal.rs"]
+mod terminal;
+#[path = "command_line/wait.rs"]
+mod wait;
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -10,7 +18,6 @@ use csi_gateway::cli::{self, Invocation};
 use csi_gateway::csi::Rpc;
 use csi_gateway::demo::{FakeDriver, Reply};
 use csi_gateway::domain::code::Code;
-use proptest::prelude::*;
 use rustix::process::Signal;
 use support::process::{Serving, gateway, run, signal, until};
 
@@ -19,31 +26,6 @@ fn parse(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, S
     let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
     cli::parse(&arguments, &|name| variables.get(name).map(|&value| value.to_owned()))
         .map_err(|problems| problems.to_string())
-}
-
-#[test]
-fn everything_that_is_wrong_is_said_at_once_with_its_origin_and_what_is_allowed() {
-    let wrong = parse(
-        &[
-            "serve",
-            "--csi-adress=x",
-            "--csi-address=tcp://1.2.3.4:5",
-            "--poll-interval=soon",
-            "--plugin-type=both",
-            "extra",
-        ],
-        &[("CSI_GATEWAY_HISTORY", "many"), ("CSI_GATEWAY_HTTP_ENDPOINT", "127.0.0.1:1,nowhere")],
-    );
-    let expected = [
-        "error: unknown flag --csi-adress for `serve`; did you mean --csi-address?",
-        "error: unexpected argument `extra` after `serve`",
-        "error: flag --csi-address: `tcp://1.2.3.4:5` is a `tcp:` address, and only unix sockets are supported",
-        "error: flag --plugin-type: `both` is none of controller, node, monolith, auto",
-        "error: flag --poll-interval: `soon` is no duration above 0, such as 500ms, 30s or 1m30s",
-        "error: variable CSI_GATEWAY_HTTP_ENDPOINT: `nowhere` is no address: HOST:PORT, :PORT or unix:///PATH",
-        "error: variable CSI_GATEWAY_HISTORY: `many` is no number from 0 to 10000",
-    ];
-    assert_eq!(wrong, Err(expected.join("\n")));
 }
 
 #[test]
@@ -67,36 +49,6 @@ fn hosts_that_may_command_are_names_and_addresses_and_times_of_retirement_are_du
         "error: flag --allowed-hosts: `a:1` is no name or address without scheme, port and path",
     ];
     assert_eq!(wrong, Err(expected.join("\n")));
-}
-
-#[test]
-fn usage_errors_name_the_nearest_and_the_place_where_a_flag_belongs() {
-    let cases: [(&[&str], &str); 9] = [
-        (
-            &["server"],
-            "error: unknown command `server`; did you mean `serve`? The commands are serve, probe, status, doctor, forget, demo, version",
-        ),
-        (
-            &["xyz"],
-            "error: unknown command `xyz`; the commands are serve, probe, status, doctor, forget, demo, version",
-        ),
-        (&["status", "--hosts=3"], "error: flag --hosts does not belong to `status`, but to `demo`"),
-        (&["serve", "--csi-address"], "error: flag --csi-address needs a value: --csi-address=SOCKET"),
-        (
-            &["serve", "--kubelet-dir=/k", "--plugin-id=x"],
-            "error: flag --plugin-id: `x` needs exactly one --csi-address, and there are 0",
-        ),
-        (&["serve", "--kubelet-dir="], "error: flag --kubelet-dir: `` is no directory"),
-        (
-            &["serve", "--csi-address=/a", "--csi-address=/b", "--plugin-id=x"],
-            "error: flag --plugin-id: `x` needs exactly one --csi-address, and there are 2",
-        ),
-        (&["demo", "--flap=1s"], "error: flag --flap needs a made fleet: --hosts=COUNT, --plugins=COUNT or both"),
-        (&["probe", "/a", "--csi-address=/b"], "error: one socket can be probed at a time, and 2 are given"),
-    ];
-    for (arguments, expected) in cases {
-        assert_eq!(parse(arguments, &[]), Err(expected.to_owned()), "{arguments:?}");
-    }
 }
 
 #[test]
@@ -151,19 +103,6 @@ fn help_lists_every_flag_with_its_variable_and_default() {
         for part in ["--poll-interval <DURATION>", "CSI_GATEWAY_POLL_INTERVAL", "[default: 30s]", "csi-gateway serve"] {
             assert!(text.contains(part), "{part} in {text}");
         }
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_arguments_and_no_variables_make_it_panic(
-        command in prop_oneof![Just("serve"), Just("probe"), Just("status"), Just("demo"), Just("version"), Just("--")],
-        arguments in prop::collection::vec("(--?(csi-address|plugin-id|v|json|hosts|timeout|help)?=?)?\\PC{0,12}", 0..6),
-        value in "\\PC{0,12}",
-    ) {
-        let mut all = vec![command.to_owned()];
-        all.extend(arguments);
-        let _ = cli::parse(&all, &|name| name.len().is_multiple_of(2).then(|| value.clone()));
     }
 }
 
@@ -225,8 +164,8 @@ async fn status_shows_the_table_one_plugin_or_why_not() {
         run(command)
     };
     let (code, out, err) = status(&[]).await;
-    assert_eq!((code, out.lines().count()), (Some(0), 13), "{err}");
-    assert!(out.starts_with("ID         Provider"), "{out}");
+    assert_eq!((code, out.lines().count()), (Some(0), 14), "{err}");
+    assert!(out.starts_with("Container Storage Interface\nID         Provider"), "{out}");
     assert!(out.contains("demo-0000  demo-0000.csi.example.com  1/1                           2/2"), "{out}");
     let (code, out, err) = status(&["demo-0003"]).await;
     assert_eq!(code, Some(0), "{err}");

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use csi_gateway::app::{Keep, Plan};
 use csi_gateway::commands::http::{self, Answer};
+use csi_gateway::config::Asking;
 use csi_gateway::demo::{FakeDriver, ServedDriver, fleet};
 use csi_gateway::domain::catalog::RecordChange;
 use csi_gateway::domain::id::{HostId, Role};
@@ -68,7 +69,7 @@ async fn phase(gateway: &TestGateway, phase: &str) {
 
 async fn forget(gateway: &TestGateway, rest: &str) -> Answer {
     let path = format!("/v1/gateway/plugin/{rest}");
-    http::delete(gateway.address(), &path).await.expect("the gateway answers")
+    http::delete(&Asking::at(gateway.address()), &path).await.expect("the gateway answers")
 }
 
 fn text(answer: &Answer) -> (u16, String) {
@@ -175,7 +176,7 @@ async fn what_is_not_there_is_404_and_what_cannot_be_is_400() {
     assert_eq!(forget(gateway, &format!("{D0}/x/y")).await.status, 404);
     // Nothing else can be deleted.
     for path in [format!("/v1/plugin/csi/{D0}"), "/v1/gateway/plugins".to_owned(), "/v1/plugins".to_owned()] {
-        let answer = http::delete(gateway.address(), &path).await.expect("the gateway answers");
+        let answer = http::delete(&Asking::at(gateway.address()), &path).await.expect("the gateway answers");
         assert_eq!(text(&answer), (405, "Invalid method".to_owned()), "{path}");
     }
     assert!(gateway.plugin(D0).await.is_some());

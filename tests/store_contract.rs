@@ -16,6 +16,7 @@ use std::time::Duration;
 use csi_gateway::domain::capability::{CapabilitySet, NodeCapability, PluginService};
 use csi_gateway::domain::catalog::{Catalog, RecordChange};
 use csi_gateway::domain::durability::Durability;
+use csi_gateway::domain::expected::DeclaredCounts;
 use csi_gateway::domain::fingerprint::{Fingerprint, NodeFacts, Product};
 use csi_gateway::domain::history::{Change, Transition};
 use csi_gateway::domain::id::{HostId, InstanceKey, PluginId, Role};
@@ -82,7 +83,7 @@ fn put(record: Record) -> RecordChange {
 }
 
 fn dates(index: Index) -> Dates {
-    Dates { create_index: index, modify_index: index, create_time: Timestamp(9) }
+    Dates { create_index: index, modify_index: index, create_time: Timestamp(9), declared: DeclaredCounts::default() }
 }
 
 fn transition(key: &InstanceKey, number: u64) -> Transition {
@@ -539,6 +540,47 @@ async fn others_may_not_read_what_is_kept_and_what_a_killed_start_left_is_no_obs
     assert_eq!(names, [FILE_NAME]);
 }
 
+#[tokio::test]
+async fn a_state_file_that_is_removed_in_use_is_written_anew_with_all_that_it_held() {
+    let place = directory();
+    let state = place.path().join("state");
+    let (store, loaded) = open(&state);
+    let (ebs, nfs) = (key("ebs", Role::Node, "host-aaaa"), key("nfs", Role::Node, "host-aaaa"));
+    let commit = |number: u64, key: &InstanceKey| Commit {
+        index: Index(loaded.start.0 + number),
+        changes: vec![put(record(key.clone(), Phase::Healthy, "1"))],
+        dates: Vec::new(),
+        transitions: vec![transition(key, number)],
+    };
+    store.commit(commit(1, &ebs)).await.expect("durable");
+    std::fs::remove_dir_all(&state).expect("removed");
+    store.commit(commit(2, &nfs)).await.expect("durable again");
+    std::fs::remove_file(file(&state)).expect("removed once more");
+    store.close().await.expect("closed");
+    let (store, loaded) = open(&state);
+    assert_eq!(loaded.records.iter().map(|record| &record.key).collect::<Vec<_>>(), [&ebs, &nfs]);
+    assert_eq!(numbers(&store.history(None, 10).await.expect("read")), [2, 1]);
+    store.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_file_that_was_put_in_its_place_is_left_alone_and_said() {
+    let place = directory();
+    let (store, loaded) = open(place.path());
+    let commit = |number: u64| Commit {
+        index: Index(loaded.start.0 + number),
+        changes: vec![put(record(key("ebs", Role::Node, "host-aaaa"), Phase::Healthy, "1"))],
+        dates: Vec::new(),
+        transitions: Vec::new(),
+    };
+    std::fs::remove_file(file(place.path())).expect("removed");
+    std::fs::write(file(place.path()), "a backup, perhaps").expect("written");
+    let reason = store.commit(commit(1)).await.expect_err("not durable");
+    assert!(reason.contains("another file was put in its place"), "{reason}");
+    store.close().await.expect_err("what is lost is said");
+    assert_eq!(std::fs::read(file(place.path())).expect("there"), b"a backup, perhaps");
+}
+
 // ---- a disk that fails -----------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -667,8 +709,15 @@ struct Running {
     task: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
 
-fn run((store, loaded): (Store, Loaded)) -> Running {
+fn run(opened: (Store, Loaded)) -> Running {
+    declaring(opened, &[])
+}
+
+/// The same, where so many nodes and controllers of these plugins are declared.
+fn declaring((store, loaded): (Store, Loaded), declared: &[(&str, Option<u32>, Option<u32>)]) -> Running {
+    let counts = |&(id, nodes, controllers): &(&str, _, _)| (plugin(id), DeclaredCounts { nodes, controllers });
     let (publisher, handles) = Publisher::new(loaded, store);
+    let publisher = publisher.declaring(&declared.iter().map(counts).collect());
     Running { handles, task: tokio::spawn(publisher.run(pending())) }
 }
 
@@ -842,6 +891,58 @@ async fn cases_89_and_90_a_plugin_that_is_retired_and_comes_back_is_a_new_one() 
     let changes: Vec<_> = transitions.into_iter().map(|transition| transition.change).collect();
     let appeared = Change::Appeared { to: Phase::Healthy };
     assert_eq!(changes, [appeared.clone(), Change::Retired, appeared]);
+    gateway.stop().await.expect("closed");
+}
+
+/// Healthy and expected nodes, expected controllers, and the dates.
+fn expected(catalog: &Catalog, id: &str) -> Option<(u32, u32, u32, Dates)> {
+    let plugin = catalog.counting_plugin(id)?;
+    let (nodes, controllers) = (plugin.expected(Role::Node), plugin.expected(Role::Controller));
+    Some((plugin.tally.nodes.healthy, nodes, controllers, plugin.dates?))
+}
+
+#[tokio::test]
+async fn case_91_what_is_declared_is_expected_and_exists_with_nothing_up() {
+    let gateway = declaring(Store::memory(settings()).expect("opens"), &[("ebs", Some(5), None)]);
+    let start = gateway.reader().current();
+    let (healthy_nodes, nodes, controllers, dates) = expected(&start, "ebs").expect("it exists");
+    assert_eq!((healthy_nodes, nodes, controllers), (0, 5, 0));
+    assert_eq!((dates.create_index, dates.modify_index), (start.index(), start.index()));
+    for host in ["host-aaaa", "host-bbbb", "host-cccc"] {
+        gateway.send(healthy("ebs", host)).await;
+    }
+    let three = gateway.until("three", |catalog| known(catalog, "ebs") == Some((3, 3))).await;
+    let (healthy_nodes, nodes, _, modified) = expected(&three, "ebs").expect("it exists");
+    assert_eq!((healthy_nodes, nodes), (3, 5));
+    assert!(modified.modify_index > dates.modify_index && modified.create_index == dates.create_index);
+    for host in ["host-aaaa", "host-bbbb", "host-cccc"] {
+        gateway.send(Report::Retire(key("ebs", Role::Node, host))).await;
+    }
+    let none = gateway.until("none", |catalog| known(catalog, "ebs") == Some((0, 0))).await;
+    assert_eq!(expected(&none, "ebs").map(|(healthy, nodes, ..)| (healthy, nodes)), Some((0, 5)));
+    gateway.stop().await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_declaration_keeps_its_dates_over_starts_moves_them_when_it_changes_and_goes_when_it_is_taken_back() {
+    let place = directory();
+    let mut dates = Vec::new();
+    for declared in [&[("ebs", Some(5), None)][..], &[("ebs", Some(5), None)], &[("ebs", Some(6), Some(1))]] {
+        let gateway = declaring(open(place.path()), declared);
+        dates.push(expected(&gateway.reader().current(), "ebs").expect("it exists").3);
+        gateway.stop().await.expect("closed");
+    }
+    assert_eq!(dates[1], dates[0]);
+    assert!(dates[2].modify_index > dates[1].modify_index && dates[2].create_index == dates[1].create_index);
+    // Gone for this start and for the next, and new when it is declared again.
+    for _ in 0..2 {
+        let gateway = run(open(place.path()));
+        assert_eq!(expected(&gateway.reader().current(), "ebs"), None);
+        gateway.stop().await.expect("closed");
+    }
+    let gateway = declaring(open(place.path()), &[("ebs", Some(6), Some(1))]);
+    let again = expected(&gateway.reader().current(), "ebs").expect("it exists").3;
+    assert!(again.create_index > dates[2].create_index);
     gateway.stop().await.expect("closed");
 }
 

@@ -51,7 +51,7 @@ pub enum BindError {
         address: String,
     },
     /// The address is none, or not this machine's, or we may not.
-    #[error("cannot listen on `{address}`")]
+    #[error("cannot listen on `{address}`{}", hint(.source))]
     Tcp {
         /// As it was given.
         address: String,
@@ -72,6 +72,15 @@ pub enum BindError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+/// What is most likely wrong with an address.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => ", which is no address of this machine",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need root, or the capability CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
 }
 
 /// A bound address.

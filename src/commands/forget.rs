@@ -4,9 +4,10 @@ use hyper::StatusCode;
 use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 
-use super::status::{ESCAPED, plain};
-use super::{Outcome, http, say};
+use super::http::{self, ESCAPED};
+use super::{Outcome, say};
 use crate::config::Forget;
+use crate::domain::text::escaped;
 
 /// What the gateway says it did.
 #[derive(Debug, Deserialize)]
@@ -28,37 +29,38 @@ struct Instance {
 
 /// Runs the command.
 pub async fn run(config: &Forget) -> Outcome {
-    let mut path = format!("/v1/gateway/plugin/{}", utf8_percent_encode(&config.plugin, ESCAPED));
+    let mut path = format!("/v1/gateway/plugin/{}", utf8_percent_encode(config.plugin.as_str(), ESCAPED));
     if let Some(host) = &config.host {
         path.push_str(&format!("?host={}", utf8_percent_encode(host.as_str(), ESCAPED)));
     }
-    let answer = match http::delete(&config.address, &path).await {
+    let answer = match http::delete(&config.asking, &path).await {
         Ok(answer) => answer,
         Err(error) => return Outcome::failed(&error),
     };
     if answer.status != StatusCode::OK {
-        let reason = plain(String::from_utf8_lossy(&answer.body).trim());
-        return Outcome::Failed(format!("cannot forget `{}`: {reason}", plain(&config.plugin)));
+        let reason = escaped(answer.text().trim()).into_owned();
+        return Outcome::Failed(format!("cannot forget `{}`: {reason}", escaped(config.plugin.as_str())));
     }
     match serde_json::from_slice::<Forgotten>(&answer.body) {
         Ok(forgotten) => {
-            say(&described(&config.plugin, &forgotten));
+            say(&described(config.plugin.as_str(), &forgotten));
             Outcome::Done
         }
-        Err(error) => Outcome::Failed(format!("`{}` is no gateway: {error}", config.address)),
+        Err(error) => Outcome::Failed(format!("`{}` is no gateway: {error}", config.asking.address)),
     }
 }
 
 fn described(plugin: &str, forgotten: &Forgotten) -> String {
     let mut lines = Vec::new();
     for Instance { host, phase, role, socket } in &forgotten.instances {
-        lines.push(plain(&format!("forgotten: {role} of {plugin} on {host}, was {phase} at {socket}")));
+        lines.push(format!("forgotten: {role} of {plugin} on {host}, was {phase} at {socket}"));
     }
     if forgotten.plugin_gone {
-        lines.push(plain(&format!("nothing is left of {plugin}")));
+        lines.push(format!("nothing is left of {plugin}"));
     }
     if forgotten.durability == "not durable" {
         lines.push("not on disk yet: the gateway cannot write its state now, and goes on trying".to_owned());
     }
+    let lines: Vec<_> = lines.iter().map(|line| escaped(line)).collect();
     lines.join("\n")
 }

@@ -1,10 +1,16 @@
 //! The client side, and how any command ends.
 
+pub mod completion;
 pub mod doctor;
 pub mod forget;
+pub mod healthcheck;
+pub mod history;
 pub mod http;
 pub mod probe;
 pub mod status;
+mod table;
+mod terminal;
+pub mod wait;
 
 use std::io::Write;
 
@@ -17,6 +23,8 @@ pub enum Outcome {
     Done,
     /// It asked, and the answer is "not well".
     NotReady,
+    /// It waited in vain; for what.
+    Late(String),
     /// It could not do what it was told to; why.
     Failed(String),
 }

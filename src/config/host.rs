@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::load::Variables;
+use super::values::Variables;
 use crate::domain::id::HostId;
 
 /// Variables in which manifests pass a node's name, in the order in which they are believed.

@@ -1,15 +1,23 @@
 //! Configuration: checked, immutable, with the origin of every problem.
 //!
-//! [`settings`] is the one table of what can be set; flags, variables, help and documentation come from it. [`load`]
-//! merges defaults, environment and flags, and lists all problems at once.
+//! [`settings`] is the one table of what can be set; flags, variables, keys, help and documentation come from it.
+//! [`arguments`] and [`mod@file`] read; `values` merges defaults, file, environment and flags, and lists all problems at
+//! once; [`load`] makes each command's configuration of that; [`show`] writes values down.
 
+pub mod arguments;
+pub mod file;
 pub mod host;
 pub mod load;
+mod plugins;
 pub mod settings;
+pub mod show;
+mod values;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::domain::expected::Declaration;
 use crate::domain::id::{HostId, PluginId};
 use crate::domain::socket::RoleChoice;
 
@@ -56,6 +64,8 @@ pub struct Serve {
     pub plugin: Option<PluginId>,
     /// What the addresses are taken for.
     pub role: RoleChoice,
+    /// Plugins that the file declares, by id.
+    pub plugins: Vec<Declared>,
     /// This host's id, if it was given.
     pub host: Option<HostId>,
     /// From one look at a socket to the next.
@@ -101,24 +111,169 @@ pub struct Probe {
     pub is_json: bool,
 }
 
-/// What `status` runs with.
+/// A plugin that the configuration file declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub struct Declared {
+    /// Its id.
+    pub id: PluginId,
+    /// The socket of its driver on this host, if there is one to be watched.
+    pub socket: Option<PathBuf>,
+    /// What the socket is taken for.
+    pub role: RoleChoice,
+    /// How many instances there should be.
+    pub expected: Declaration,
+}
+
+/// A secret that opens an API. It is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// Longest token, in bytes: a JWT with many claims is shorter.
+    const LONGEST: usize = 16 << 10;
+
+    /// The token that a text holds, with space around it; `None` if it cannot be one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let is_legal = (1..=Self::LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_legal.then(|| Self(text.into()))
+    }
+
+    /// The secret, for a header.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Whom the client side asks, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asking {
     /// A gateway's or a Nomad server's address.
     pub address: String,
+    /// What opens it, if anything does.
+    pub token: Option<Token>,
+}
+
+impl Asking {
+    /// An address that needs no token.
+    #[must_use]
+    pub fn at(address: &str) -> Self {
+        Self { address: address.to_owned(), token: None }
+    }
+}
+
+/// What `status` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+pub struct Status {
+    /// Whom to ask.
+    pub asking: Asking,
     /// One plugin, by id or by the beginning of one.
     pub plugin: Option<String>,
+    /// Whether to go on, and show each change.
+    pub is_watch: bool,
+    /// Whether the answer is JSON, as it was sent.
+    pub is_json: bool,
+    /// Whether capabilities, topologies and whole ids are shown.
+    pub is_verbose: bool,
+    /// Whether the exit code tells how the plugins are.
+    pub is_check: bool,
+}
+
+/// How many are enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enough {
+    /// All that are known or expected, and at least one.
+    All,
+    /// So many.
+    AtLeast(u32),
+}
+
+/// What `wait` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// Whom to ask.
+    pub asking: Asking,
+    /// For which plugin.
+    pub plugin: PluginId,
+    /// Nodes that have to be healthy; `None`: all there are.
+    pub nodes: Option<Enough>,
+    /// Controllers that have to be; `None`: all there are.
+    pub controllers: Option<Enough>,
+    /// Whether a node counts only once a kubelet knows it.
+    pub is_registered: bool,
+    /// How long to wait.
+    pub timeout: Duration,
+}
+
+/// What `history` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// Whom to ask.
+    pub asking: Asking,
+    /// Of which plugin; `None`: of all.
+    pub plugin: Option<PluginId>,
+    /// So many of the newest transitions.
+    pub limit: u32,
+    /// Whether the answer is JSON, as it was sent.
+    pub is_json: bool,
 }
 
 /// What `forget` runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forget {
-    /// A gateway's address.
-    pub address: String,
+    /// Whom to ask.
+    pub asking: Asking,
     /// The plugin's whole id.
-    pub plugin: String,
+    pub plugin: PluginId,
     /// The only host, if one was given.
     pub host: Option<HostId>,
+}
+
+/// What `healthcheck` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// Where the gateway of this configuration can be asked.
+    pub address: String,
+    /// Whether it has to have looked at every driver, too.
+    pub is_ready: bool,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+}
+
+/// What `completion` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// Whom to ask for plugin ids.
+    pub asking: Asking,
+    /// The shell.
+    pub shell: Shell,
+    /// The line up to the cursor, of which the last word may be completed; `None`: the shell's script is asked for.
+    pub line: Option<String>,
+}
+
+/// A shell that can be told how to complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// The Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+impl Shell {
+    /// Every shell, by name.
+    pub const ALL: [(&'static str, Self); 3] = [("bash", Self::Bash), ("zsh", Self::Zsh), ("fish", Self::Fish)];
 }
 
 /// What `doctor` runs with.

@@ -14,20 +14,42 @@ pub enum Command {
     Probe,
     /// `nomad plugin status`, from any gateway.
     Status,
+    /// Until a plugin is healthy.
+    Wait,
     /// What is wrong with sockets, and the remedy.
     Doctor,
+    /// What happened.
+    History,
     /// Removal of what is dead.
     Forget,
+    /// How our own service is.
+    Healthcheck,
     /// Scripted drivers, or a made fleet.
     Demo,
+    /// What `serve` would run with.
+    Config,
+    /// What a shell may complete.
+    Completion,
     /// The version.
     Version,
 }
 
 impl Command {
     /// Every command, in the order of the help.
-    pub const ALL: [Self; 7] =
-        [Self::Serve, Self::Probe, Self::Status, Self::Doctor, Self::Forget, Self::Demo, Self::Version];
+    pub const ALL: [Self; 12] = [
+        Self::Serve,
+        Self::Probe,
+        Self::Status,
+        Self::Wait,
+        Self::Doctor,
+        Self::History,
+        Self::Forget,
+        Self::Healthcheck,
+        Self::Demo,
+        Self::Config,
+        Self::Completion,
+        Self::Version,
+    ];
 
     /// As it is typed.
     #[must_use]
@@ -36,9 +58,14 @@ impl Command {
             Self::Serve => "serve",
             Self::Probe => "probe",
             Self::Status => "status",
+            Self::Wait => "wait",
             Self::Doctor => "doctor",
+            Self::History => "history",
             Self::Forget => "forget",
+            Self::Healthcheck => "healthcheck",
             Self::Demo => "demo",
+            Self::Config => "config",
+            Self::Completion => "completion",
             Self::Version => "version",
         }
     }
@@ -50,13 +77,20 @@ impl Command {
             Self::Serve => "Watch CSI drivers and serve what is known of them",
             Self::Probe => "Ask one driver once; exit code 0 if it is ready, 4 if not (usable as an exec probe)",
             Self::Status => "Show plugins from a gateway or a Nomad server, as `nomad plugin status` does",
+            Self::Wait => "Wait until a plugin is healthy; exit code 3 if it is not in time, with who lags and why",
             Self::Doctor => {
                 "Say how each layer of a driver's socket answers, what is wrong, and the remedy; exit code 4 if anything is"
             }
+            Self::History => "Show what happened to plugins, the newest last",
             Self::Forget => "Have a gateway forget the instances of a plugin that are dead",
+            Self::Healthcheck => "Ask the gateway of this machine how it is; exit code 0 if it lives, 4 if not",
             Self::Demo => {
                 "Try it: scripted drivers on real sockets, or a made fleet, and the gateway on a scratch store"
             }
+            Self::Config => {
+                "Check what `serve` would run with (flags, variables, file), or show every value with its origin"
+            }
+            Self::Completion => "Print a script that has a shell complete commands, flags and plugin ids",
             Self::Version => "Print the version",
         }
     }
@@ -68,8 +102,11 @@ impl Command {
             Self::Probe => Some(("SOCKET", "The driver's socket: `/csi/csi.sock` or `unix:///csi/csi.sock`")),
             Self::Status => Some(("PLUGIN", "A plugin's id, or the beginning of one")),
             Self::Doctor => Some(("SOCKET", "A driver's socket; default: those that `serve` would watch")),
-            Self::Forget => Some(("PLUGIN", "A plugin's whole id")),
-            Self::Serve | Self::Demo | Self::Version => None,
+            Self::Wait | Self::Forget => Some(("PLUGIN", "A plugin's whole id")),
+            Self::History => Some(("PLUGIN", "A plugin's whole id; default: all")),
+            Self::Config => Some(("ACTION", "check or show")),
+            Self::Completion => Some(("SHELL", "bash, zsh or fish")),
+            Self::Serve | Self::Healthcheck | Self::Demo | Self::Version => None,
         }
     }
 }
@@ -95,17 +132,36 @@ pub struct Setting {
     pub help: &'static str,
     /// Where it is allowed.
     pub commands: &'static [Command],
+    /// The variable that sets it, where its name is not the flag's.
+    variable: Option<&'static str>,
 }
 
 impl Setting {
     /// The variable that sets it.
     #[must_use]
     pub fn variable(&self) -> String {
-        if self.name == "address" {
-            // `CSI_GATEWAY_ADDRESS` would be read as where the gateway listens; Nomad's pair is `-address`, `NOMAD_ADDR`.
-            return "CSI_GATEWAY_ADDR".to_owned();
-        }
-        format!("CSI_GATEWAY_{}", self.name.replace('-', "_").to_ascii_uppercase())
+        self.variable.map_or_else(
+            || format!("CSI_GATEWAY_{}", self.name.replace('-', "_").to_ascii_uppercase()),
+            ToOwned::to_owned,
+        )
+    }
+
+    /// The key that sets it in a configuration file.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
+    /// Whether that is its key.
+    #[must_use]
+    pub fn has_key(&self, key: &str) -> bool {
+        key.len() == self.name.len()
+            && self.name.bytes().zip(key.bytes()).all(|(n, k)| k == if n == b'-' { b'_' } else { n })
+    }
+
+    /// Another variable than the flag's name makes.
+    const fn by(self, variable: &'static str) -> Self {
+        Self { variable: Some(variable), ..self }
     }
 }
 
@@ -116,7 +172,7 @@ const fn one(
     commands: &'static [Command],
     help: &'static str,
 ) -> Setting {
-    Setting { name, value: Some(value), is_repeatable: false, default, help, commands }
+    Setting { name, value: Some(value), is_repeatable: false, default, help, commands, variable: None }
 }
 
 const fn many(
@@ -130,16 +186,24 @@ const fn many(
 }
 
 const fn switch(name: &'static str, commands: &'static [Command], help: &'static str) -> Setting {
-    Setting { name, value: None, is_repeatable: false, default: None, help, commands }
+    Setting { name, value: None, is_repeatable: false, default: None, help, commands, variable: None }
 }
 
-use Command::{Demo, Doctor, Forget, Probe, Serve, Status};
+use Command::{Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
 
 /// Where it serves unless it is told otherwise: Nomad's port is 4646, and this one is free.
 pub const HTTP_ENDPOINT: &str = "127.0.0.1:4649";
 
-/// Everything that can be set.
+/// Everything that can be set. No name begins with `service-` or `port`: beside a Kubernetes Service named
+/// `csi-gateway` every container has variables like `CSI_GATEWAY_SERVICE_HOST` and `CSI_GATEWAY_PORT`.
 pub const SETTINGS: &[Setting] = &[
+    one(
+        "config",
+        "FILE",
+        None,
+        &[Serve, Doctor, Healthcheck],
+        "Configuration file, HCL or JSON: its keys are the flags' names with underscores; variables and flags win over it",
+    ),
     many(
         "csi-address",
         "SOCKET",
@@ -197,7 +261,7 @@ pub const SETTINGS: &[Setting] = &[
         "http-endpoint",
         "ADDRESS",
         Some(HTTP_ENDPOINT),
-        &[Serve, Demo],
+        &[Serve, Healthcheck, Demo],
         "Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated",
     ),
     one(
@@ -248,20 +312,92 @@ pub const SETTINGS: &[Setting] = &[
         "address",
         "URL",
         Some("http://127.0.0.1:4649"),
-        &[Status, Forget],
-        "The gateway or Nomad server to ask: http://HOST:PORT or unix:///PATH",
+        CLIENTS,
+        "The gateway (or, for `status`, the Nomad server) to ask: http://HOST:PORT or unix:///PATH",
+    )
+    // `CSI_GATEWAY_ADDRESS` would be read as where the gateway listens; Nomad's pair is `-address`, `NOMAD_ADDR`.
+    .by("CSI_GATEWAY_ADDR"),
+    one(
+        "token-file",
+        "FILE",
+        None,
+        CLIENTS,
+        "File that holds the token to ask with; default: the token in NOMAD_TOKEN, or none",
+    ),
+    switch("watch", &[Status], "Go on, and show each change"),
+    switch("verbose", &[Status], "Show capabilities, topologies, whole ids and times"),
+    switch("check", &[Status], "Exit with 4 if a plugin (or the one that is asked about) is not all healthy"),
+    one(
+        "nodes",
+        "N",
+        None,
+        &[Wait],
+        "Nodes that have to be healthy: a number or all; default: all there are, even none",
+    ),
+    one(
+        "controllers",
+        "N",
+        None,
+        &[Wait],
+        "Controllers that have to be healthy: a number or all; default: all there are, even none",
+    ),
+    switch("registered", &[Wait], "A node counts only once a kubelet knows it"),
+    one("timeout", "DURATION", Some("5m"), &[Wait], "How long to wait").by("CSI_GATEWAY_WAIT_TIMEOUT"),
+    one("limit", "COUNT", Some("100"), &[History], "How many of the newest transitions are shown"),
+    switch(
+        "ready",
+        &[Healthcheck],
+        "Ask whether every driver was looked at, too, and not only whether the service lives",
+    ),
+    one("timeout", "DURATION", Some("3s"), &[Healthcheck], "How long to wait for the answer")
+        .by("CSI_GATEWAY_HEALTHCHECK_TIMEOUT"),
+    one(
+        "line",
+        "TEXT",
+        None,
+        &[Completion],
+        "Print what may stand at the end of this line instead; the scripts use it",
     ),
     one("host", "ID", None, &[Forget], "Only the instances of this host"),
     one("hosts", "COUNT", None, &[Demo], "A made fleet of so many hosts instead of scripted drivers"),
     one("plugins", "COUNT", None, &[Demo], "Plugins of the made fleet, each on every host"),
     one("flap", "DURATION", None, &[Demo], "How often one instance of the made plugin demo-0000 changes its health"),
     one("driver-only", "SOCKET", None, &[Demo], "Only a scripted driver on this socket, for tools that test drivers"),
-    switch("json", &[Probe, Doctor], "Print JSON"),
+    switch("json", &[Probe, Status, Doctor, History], "Print JSON"),
     one("v", "LEVEL", Some("2"), &[Serve, Demo], "How much is logged: 0 to 3 changes only, 4 every look, 5 everything"),
     one("logging-format", "FORMAT", Some("text"), &[Serve, Demo], "text or json"),
 ];
 
-/// The settings of a command, in the order of the table.
+/// Commands that ask an API.
+const CLIENTS: &[Command] = &[Status, Wait, History, Forget, Completion];
+
+/// The settings of a command, in the order of the table. `config` has those of `serve`.
 pub fn of(command: Command) -> impl Iterator<Item = &'static Setting> {
+    let command = if command == Command::Config { Serve } else { command };
     SETTINGS.iter().filter(move |setting| setting.commands.contains(&command))
+}
+
+/// What a configuration file can set: everything of `serve`, but not where the file is.
+pub fn keys() -> impl Iterator<Item = &'static Setting> {
+    of(Serve).filter(|setting| setting.name != "config")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_variable_is_one_that_kubernetes_sets_and_each_command_has_a_name_once() {
+        for setting in SETTINGS {
+            let name = setting.name;
+            assert!(!name.starts_with("port") && !name.starts_with("service"), "{name}");
+            assert!(setting.has_key(&setting.key()) && !setting.commands.is_empty(), "{name}");
+        }
+        for command in Command::ALL {
+            let names: Vec<&str> = of(command).map(|setting| setting.name).collect();
+            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{command}: {names:?}");
+        }
+    }
 }

@@ -2,10 +2,12 @@
 //!
 //! Persistent maps, in the plugins too, so that one record costs the same among 100 and 100,000.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
+use super::expected::DeclaredCounts;
 use super::id::{HostId, InstanceKey, PluginId, Role};
 use super::plugin::{Dates, Instance, Plugin, contribution};
 use super::record::Record;
@@ -81,7 +83,7 @@ impl Catalog {
     /// What was stored, served from `start` on: nobody can have seen a larger index.
     #[must_use]
     pub fn load(start: Index, records: Vec<Record>, dates: impl IntoIterator<Item = (PluginId, Dates)>) -> Self {
-        let dates: std::collections::BTreeMap<PluginId, Dates> = dates.into_iter().collect();
+        let dates: BTreeMap<PluginId, Dates> = dates.into_iter().collect();
         let changes: Vec<RecordChange> = records.into_iter().map(|r| RecordChange::Put(Box::new(r))).collect();
         let (mut catalog, touched) = Self::default().with(&changes, start, Timestamp::default());
         for touch in touched {
@@ -99,15 +101,50 @@ impl Catalog {
         catalog
     }
 
+    /// A loaded catalog with what an operator declares now, and the plugins whose dates that changes. `stored` are dates
+    /// of plugins of which there is no record. Nobody has seen the catalog's index yet, so it stays.
+    #[must_use]
+    pub fn declaring(
+        &self,
+        declared: &BTreeMap<PluginId, DeclaredCounts>,
+        stored: &BTreeMap<PluginId, Dates>,
+        now: Timestamp,
+    ) -> (Self, Vec<Touched>) {
+        let mut next = self.clone();
+        let mut report = Vec::new();
+        let known = self.plugins().map(|plugin| plugin.id.clone());
+        let ids: BTreeSet<PluginId> = known.chain(declared.keys().cloned()).chain(stored.keys().cloned()).collect();
+        for id in ids {
+            let old = self.plugins.get(&id);
+            let mut plugin = old.map_or_else(|| Plugin::new(id.clone()), |plugin| plugin.successor());
+            plugin.dates = plugin.dates.or_else(|| stored.get(&id).copied());
+            plugin.declared = declared.get(&id).copied().unwrap_or_default();
+            let before = plugin.dates;
+            plugin.dates = plugin.counts().then(|| match before {
+                Some(dates) if dates.declared == plugin.declared => dates,
+                _ => changed(&plugin, self.index, now),
+            });
+            if before != plugin.dates {
+                report.push(Touched { plugin: id.clone(), is_shown_by_nomad: true, dates: plugin.dates });
+            }
+            if plugin.is_over() {
+                next.plugins.remove_mut(&id);
+            } else if before != plugin.dates || old.is_none_or(|old| old.declared != plugin.declared) {
+                next.plugins.insert_mut(id, Arc::new(plugin));
+            }
+        }
+        (next, report)
+    }
+
     /// The catalog after a batch of changes, which gets `index`, and the plugins that it touched.
     ///
     /// Changes that change nothing touch nothing. `now` dates plugins that begin to count.
     #[must_use]
     pub fn with(&self, changes: &[RecordChange], index: Index, now: Timestamp) -> (Self, Vec<Touched>) {
         let mut next = self.clone();
-        let mut touched = std::collections::BTreeMap::<PluginId, bool>::new();
+        let mut touched = BTreeMap::<PluginId, bool>::new();
         // A plugin that several changes of one batch concern is copied once.
-        let mut open = std::collections::BTreeMap::<PluginId, Plugin>::new();
+        let mut open = BTreeMap::<PluginId, Plugin>::new();
         for change in changes {
             let key = change.key();
             let plugin = open.entry(key.plugin.clone()).or_insert_with(|| {
@@ -121,14 +158,11 @@ impl Catalog {
         for (id, is_shown_by_nomad) in touched {
             let Some(mut plugin) = open.remove(&id) else { continue };
             if is_shown_by_nomad {
-                plugin.dates = (plugin.tally.known() > 0).then_some(match plugin.dates {
-                    Some(dates) => Dates { modify_index: index, ..dates },
-                    None => Dates { create_index: index, modify_index: index, create_time: now },
-                });
+                plugin.dates = plugin.counts().then(|| changed(&plugin, index, now));
                 next.nomad_index = index;
             }
             report.push(Touched { plugin: id.clone(), is_shown_by_nomad, dates: plugin.dates });
-            if plugin.controllers.is_empty() && plugin.nodes.is_empty() {
+            if plugin.is_over() {
                 next.plugins.remove_mut(&id);
             } else {
                 next.plugins.insert_mut(id, Arc::new(plugin));
@@ -190,6 +224,15 @@ impl Catalog {
                 .flat_map(|role| plugin.instances(role))
                 .map(|instance| &instance.record)
         })
+    }
+}
+
+/// The dates of a plugin that changes at `index`.
+fn changed(plugin: &Plugin, index: Index, now: Timestamp) -> Dates {
+    let declared = plugin.declared;
+    match plugin.dates {
+        Some(dates) => Dates { modify_index: index, declared, ..dates },
+        None => Dates { create_index: index, modify_index: index, create_time: now, declared },
     }
 }
 

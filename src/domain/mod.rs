@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod code;
 pub mod durability;
 pub mod duration;
+pub mod expected;
 pub mod fingerprint;
 pub mod history;
 pub mod id;

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use rpds::RedBlackTreeMapSync;
 
+use super::expected::DeclaredCounts;
 use super::id::{HostId, PluginId, Role};
 use super::record::Record;
 use super::time::{Index, Timestamp};
@@ -160,6 +161,9 @@ pub struct Dates {
     pub modify_index: Index,
     /// Time of its creation.
     pub create_time: Timestamp,
+    /// What was declared of it then: a start with another declaration is a change.
+    #[serde(default, skip_serializing_if = "DeclaredCounts::is_empty")]
+    pub declared: DeclaredCounts,
 }
 
 /// All instances of one id.
@@ -169,8 +173,10 @@ pub struct Plugin {
     pub id: PluginId,
     /// What its records add up to.
     pub tally: Tally,
-    /// `Some` from the moment it counts (an instance was healthy), until none is left.
+    /// `Some` from the moment it counts (an instance was healthy), until none is left; always, if it is declared.
     pub dates: Option<Dates>,
+    /// What an operator declares of it.
+    pub declared: DeclaredCounts,
     pub(super) controllers: RedBlackTreeMapSync<HostId, Arc<Instance>>,
     pub(super) nodes: RedBlackTreeMapSync<HostId, Arc<Instance>>,
     /// The instance of each role most recently put, with which others share what they have in common.
@@ -184,6 +190,7 @@ impl Plugin {
             id,
             tally: Tally::default(),
             dates: None,
+            declared: DeclaredCounts::default(),
             controllers: RedBlackTreeMapSync::default(),
             nodes: RedBlackTreeMapSync::default(),
             models: [None, None],
@@ -197,6 +204,7 @@ impl Plugin {
             id: self.id.clone(),
             tally: self.tally.clone(),
             dates: self.dates,
+            declared: self.declared,
             controllers: self.controllers.clone(),
             nodes: self.nodes.clone(),
             models: self.models.clone(),
@@ -236,10 +244,20 @@ impl Plugin {
         }
     }
 
-    /// How many of a role there should be: those observed (rule A3).
+    /// How many of a role there should be: what is declared, else those observed (rule A3).
     #[must_use]
     pub fn expected(&self, role: Role) -> u32 {
-        self.count(role).known
+        self.declared.of(role).unwrap_or(self.count(role).known)
+    }
+
+    /// Whether anybody should know of it: an instance was healthy, or it is declared (case 91).
+    pub(super) fn counts(&self) -> bool {
+        self.tally.known() > 0 || !self.declared.is_empty()
+    }
+
+    /// Whether there is nothing left to say of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.controllers.is_empty() && self.nodes.is_empty() && self.declared.is_empty()
     }
 
     /// Nomad's `ControllerRequired` (rule A7).

@@ -20,8 +20,10 @@ use super::reporter::{self, Health, Observed, Report};
 use super::retirement::{After, Retirement, is_dead};
 use crate::domain::catalog::{Catalog, RecordChange};
 use crate::domain::durability::Durability;
+use crate::domain::expected::DeclaredCounts;
 use crate::domain::history::{Change, Transition};
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
+use crate::domain::plugin::Dates;
 use crate::domain::record::{Phase, Record};
 use crate::domain::time::{Index, Timestamp};
 use crate::store::{Commit, Committing, Loaded, Store, StoreError};
@@ -57,6 +59,10 @@ pub struct Publisher {
     reports: mpsc::Receiver<Report>,
     commands: mpsc::Receiver<Forget>,
     retirement: Retirement,
+    /// Dates as they were loaded, of plugins without records too.
+    stored: BTreeMap<PluginId, Dates>,
+    /// Plugins whose dates the declaration of this start changed, and nobody has stored yet.
+    undated: Vec<(PluginId, Option<Dates>)>,
     /// A commit that was not acknowledged in time; the newest, since they are acknowledged in order.
     late: Option<Committing>,
     clock: fn() -> Timestamp,
@@ -151,7 +157,8 @@ impl Publisher {
     /// A publisher of what was loaded, and its handles. It does nothing before [`Publisher::run`].
     #[must_use]
     pub fn new(loaded: Loaded, store: Store) -> (Self, Handles) {
-        let catalog = Catalog::load(loaded.start, loaded.records, loaded.dates);
+        let stored: BTreeMap<PluginId, Dates> = loaded.dates.into_iter().collect();
+        let catalog = Catalog::load(loaded.start, loaded.records, stored.clone());
         let durability = store.durability();
         let standing = Standing { is_scanned: false, started: Instant::now(), durability: durability.borrow().clone() };
         let changes = Arc::new(Changes::after(catalog.index()));
@@ -176,6 +183,8 @@ impl Publisher {
             reports,
             commands,
             retirement: Retirement::new(After::default()),
+            stored,
+            undated: Vec::new(),
             late: None,
             clock: Timestamp::now,
         };
@@ -196,6 +205,16 @@ impl Publisher {
         self
     }
 
+    /// Expects what an operator declares, and nothing that was declared before this start.
+    #[must_use]
+    pub fn declaring(mut self, declared: &BTreeMap<PluginId, DeclaredCounts>) -> Self {
+        let current = Arc::clone(&self.catalog.borrow());
+        let (next, touched) = current.declaring(declared, &self.stored, (self.clock)());
+        self.undated = touched.into_iter().map(|touch| (touch.plugin, touch.dates)).collect();
+        self.catalog.send_replace(Arc::new(next));
+        self
+    }
+
     /// Publishes until `shutdown`, or until nobody can report any more; then what is queued, and closes the store.
     ///
     /// # Errors
@@ -205,7 +224,14 @@ impl Publisher {
         let mut batch = Vec::new();
         let loaded = Arc::clone(&self.catalog.borrow());
         self.retirement.load(loaded.records(), (self.clock)(), Instant::now());
+        let index = loaded.index();
         drop(loaded);
+        self.stored.clear();
+        if !self.undated.is_empty() {
+            let dates = std::mem::take(&mut self.undated);
+            let committing = self.store.commit(Commit { index, changes: Vec::new(), dates, transitions: Vec::new() });
+            self.await_disk(committing).await;
+        }
         loop {
             tokio::select! {
                 () = &mut shutdown => break,

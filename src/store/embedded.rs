@@ -1,13 +1,13 @@
 //! redb: one file, `state.redb`, of which a commit leaves the old content or the new one, whenever the power goes.
 //!
 //! The file is made under another name and renamed when it is whole. So a file of the right name that is empty, cut or
-//! strange is always damage, never a beginning, and is refused. It is verified at every start, not only after an unclean
+//! strange is always damage, never a beginning, and is refused. One that is removed while it is open is written anew. It is verified at every start, not only after an unclean
 //! stop: it is small, and a flipped bit is better found before it is served. The directory is locked, not only the file
 //! (redb does that too): the lock also covers the time before there is a file, and while one is opened anew.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,8 @@ pub const FILE_NAME: &str = "state.redb";
 /// Name under which it is made.
 const UNFINISHED_NAME: &str = "state.redb.new";
 
+/// Bytes copied at a time.
+const BLOCK: usize = 64 << 10;
 /// redb's default is 1 GiB; a host's whole state fits into this.
 const CACHE_BYTES: usize = 256 << 10;
 
@@ -76,6 +78,8 @@ struct Opened {
     // Before the file: redb's last writes go through it.
     database: Database,
     file: HeldFile,
+    /// Device and inode.
+    identity: (u64, u64),
 }
 
 /// What can go wrong inside, before it is known where.
@@ -167,44 +171,26 @@ impl Embedded {
     /// Makes an empty state file, whole or not at all.
     fn create(&self, directory: &File) -> Result<(), StoreError> {
         let fail = |source: Cause| StoreError::Open { path: self.path.clone(), source };
-        let unfinished = self.directory.join(UNFINISHED_NAME);
-        // Left behind by a gateway that was killed right here; nothing is in it yet.
-        if let Err(err) = std::fs::remove_file(&unfinished)
-            && err.kind() != io::ErrorKind::NotFound
-        {
-            return Err(fail(err.into()));
-        }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .map_err(|err| fail(err.into()))?;
-        let write = || -> Result<(), redb::Error> {
-            let file = HeldFile::new((self.wrap)(FileBackend::new(file)?))?;
-            file.release()?;
-            let database = builder().create_with_backend(file)?;
-            let transaction = begin(&database)?;
-            {
-                transaction.open_table(META)?.insert(META_FORMAT, FORMAT)?;
-                transaction.open_table(RECORDS)?;
-                transaction.open_table(DATES)?;
-                transaction.open_table(HISTORY)?;
-                transaction.open_table(RINGS)?;
-            }
-            transaction.commit()?;
-            database.close()?;
-            Ok(())
-        };
-        let made = write().map_err(|err| fail(err.into())).and_then(|()| {
-            std::fs::rename(&unfinished, &self.path).and_then(|()| directory.sync_all()).map_err(|err| fail(err.into()))
-        });
-        if made.is_err() {
-            // The error above is what matters; this one would be removed at the next start.
-            let _ = std::fs::remove_file(&unfinished);
-        }
-        made
+        self.make(directory, |file| {
+            let write = || -> Result<(), redb::Error> {
+                let file = HeldFile::new((self.wrap)(FileBackend::new(file)?))?;
+                file.release()?;
+                let database = builder().create_with_backend(file)?;
+                let transaction = begin(&database)?;
+                {
+                    transaction.open_table(META)?.insert(META_FORMAT, FORMAT)?;
+                    transaction.open_table(RECORDS)?;
+                    transaction.open_table(DATES)?;
+                    transaction.open_table(HISTORY)?;
+                    transaction.open_table(RINGS)?;
+                }
+                transaction.commit()?;
+                database.close()?;
+                Ok(())
+            };
+            write().map_err(Into::into)
+        })
+        .map_err(fail)
     }
 
     /// Opens the file and reads everything. Nothing is written to it.
@@ -218,6 +204,68 @@ impl Embedded {
         catch_unwind(AssertUnwindSafe(|| self.understand(file)))
             .unwrap_or_else(|_| Err(Trouble::Damaged("it breaks the rules of its format".into())))
             .map_err(|trouble| self.complain(trouble))
+    }
+
+    /// Whether the open file is still the one in the directory. One that was removed, alone or with its directory, is put
+    /// back with all that it holds: else the next start would find nothing, and nobody would have been told.
+    fn keep_in_place(&mut self) -> Result<(), StoreError> {
+        let Some(opened) = &self.open else { return Ok(()) };
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) if identity(&found) == opened.identity => Ok(()),
+            Ok(_) => Err(self.write_error("another file was put in its place; start csi-gateway again to use that")),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), "the state file was removed while it was in use, and is written anew");
+                self.put_back()
+            }
+            // Whatever hides it will fail the write, too.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn put_back(&mut self) -> Result<(), StoreError> {
+        let is_ours = |held: &File| {
+            let (held, found) = (held.metadata().ok(), std::fs::metadata(&self.directory).ok());
+            held.zip(found).is_some_and(|(held, found)| identity(&held) == identity(&found))
+        };
+        if !self.lock.as_ref().is_some_and(is_ours) {
+            self.lock = Some(self.lock_directory()?);
+        }
+        let (Some(opened), Some(lock)) = (&self.open, &self.lock) else { return Ok(()) };
+        let copied = self.make(lock, |mut copy| {
+            let (mut at, end) = (0, opened.file.len()?);
+            while at < end {
+                let mut block = vec![0; usize::try_from(end - at).unwrap_or(BLOCK).min(BLOCK)];
+                opened.file.read(at, &mut block)?;
+                copy.write_all(&block)?;
+                at += block.len() as u64;
+            }
+            Ok(copy.sync_all()?)
+        });
+        copied.map_err(|err| self.write_error(err))?;
+        // Its last writes go to the file that has no name any more.
+        self.open = None;
+        self.opened()?.file.release().map_err(|err| self.write_error(err))
+    }
+
+    /// Makes the state file under another name, and gives it its own when it is whole.
+    fn make(&self, directory: &File, fill: impl FnOnce(File) -> Result<(), Cause>) -> Result<(), Cause> {
+        let unfinished = self.directory.join(UNFINISHED_NAME);
+        // Left behind by a gateway that was killed right here; nothing is in it yet.
+        if let Err(err) = std::fs::remove_file(&unfinished)
+            && err.kind() != io::ErrorKind::NotFound
+        {
+            return Err(err.into());
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        let made = fill(file).and_then(|()| {
+            std::fs::rename(&unfinished, &self.path)?;
+            Ok(directory.sync_all()?)
+        });
+        if made.is_err() {
+            // The error is what matters; this file would be removed at the next start.
+            let _ = std::fs::remove_file(&unfinished);
+        }
+        made
     }
 
     /// The open file; opened anew after a failure.
@@ -240,13 +288,14 @@ impl Embedded {
             let is_rest = beginning.iter().all(|byte| *byte == 0) || MAGIC.starts_with(&beginning);
             return Err(if is_rest { Trouble::Damaged("its beginning is missing".into()) } else { Trouble::Foreign });
         }
+        let identity = file.metadata().map(|data| identity(&data)).map_err(io)?;
         let file = FileBackend::new(file).map_err(Trouble::redb)?;
         let file = HeldFile::new((self.wrap)(file)).map_err(io)?;
         let database = builder().create_with_backend(file.clone()).map_err(|err| match err {
             DatabaseError::DatabaseAlreadyOpen => Trouble::Io(err.into()),
             err => Trouble::redb(err),
         })?;
-        let opened = Opened { database, file };
+        let opened = Opened { database, file, identity };
         let transaction = opened.database.begin_read().map_err(Trouble::redb)?;
 
         let meta = transaction.open_table(META).map_err(foreign)?;
@@ -373,6 +422,10 @@ fn numbers(ring: &[u8]) -> impl Iterator<Item = u64> + '_ {
     ring.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
+fn identity(data: &Metadata) -> (u64, u64) {
+    (data.dev(), data.ino())
+}
+
 fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
@@ -405,6 +458,7 @@ impl Engine for Embedded {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.keep_in_place()?;
         let Some(opened) = &self.open else { return Err(StoreError::Closed) };
         let result = self.write(&opened.database, batch).map_err(|err| self.write_error(err));
         self.is_in_doubt = result.is_err();
@@ -422,12 +476,13 @@ impl Engine for Embedded {
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
+        let kept = self.keep_in_place();
         let closed = match self.open.take() {
             Some(opened) => opened.database.close().map_err(|err| self.write_error(err)),
             None => Ok(()),
         };
         self.lock = None;
-        closed
+        kept.and(closed)
     }
 
     fn durability(&self) -> Durability {

@@ -11,7 +11,7 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory cannot be made or opened.
-    #[error("cannot use the state directory `{}`", .path.display())]
+    #[error("cannot use the state directory `{}`, which this user must be able to make and write; give another with --state-dir", .path.display())]
     Directory {
         /// Which.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file cannot be opened or read.
-    #[error("cannot open the state file `{}`", .path.display())]
+    #[error("cannot open the state file `{}`, which this user must be able to read and write; see who owns it", .path.display())]
     Open {
         /// Which.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum StoreError {
         known: u64,
     },
     /// A change did not reach the disk; it is kept and tried again.
-    #[error("cannot write the state file `{}`", .path.display())]
+    #[error("cannot write the state file `{}`; make room on its disk, or see why that takes nothing", .path.display())]
     Write {
         /// Which.
         path: PathBuf,

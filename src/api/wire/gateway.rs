@@ -142,7 +142,7 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
             counts: plugin.dates.is_some(),
             create_index: plugin.dates.map_or(0, |dates| dates.create_index.0),
             create_time: plugin.dates.and_then(|dates| time(dates.create_time)),
-            expected_source: "observed",
+            expected_source: if plugin.declared.is_empty() { "observed" } else { "declared" },
             hosts: hosts.len(),
             id: plugin.id.as_str(),
             instances,

@@ -1,0 +1,83 @@
+# Configuration of `csi-gateway serve --config=FILE`, with every key and its default. What has none is a comment.
+# `csi-gateway config check --config=FILE` says what is wrong, `config show` what counts and where it comes from.
+# A variable (CSI_GATEWAY_POLL_INTERVAL) wins over a key (poll_interval), a flag (--poll-interval) over both.
+# Durations are Go's: 500ms, 30s, 1m30s. JSON with the same keys does as well.
+
+# Socket of a CSI driver, unix:///csi/csi.sock; may be repeated with `serve`, which takes CSI_ENDPOINT and
+# searches the usual places where no source is given
+# csi_address = ["SOCKET"]
+
+# Directory of sockets, DIR/*/csi.sock; may be repeated
+# csi_plugins_dir = ["DIR"]
+
+# A kubelet's root directory, /var/lib/kubelet: its registrations, plugins and pods' volumes are searched
+# kubelet_dir = "DIR"
+
+# A Nomad client's state directory, /opt/nomad/data/client: its allocations' sockets are searched
+# nomad_state_dir = "DIR"
+
+# Where the host's root is seen, in a container: stands before the usual places and paths that drivers
+# announce
+# host_root = "DIR"
+
+# Plugin id of the only address; default: the driver's name
+# plugin_id = "ID"
+
+# What is expected to answer: controller, node, monolith (both) or auto (whatever does)
+plugin_type = "auto"
+
+# This host's id; default: NODE_NAME and its kin, Nomad's client-id, the hostname
+# host_id = "ID"
+
+# From one look at a driver to the next
+poll_interval = "30s"
+
+# Limit of a Probe call
+probe_timeout = "3s"
+
+# Limit of any other call; NodeGetInfo has three times that
+timeout = "5s"
+
+# Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated
+http_endpoint = ["127.0.0.1:4649"]
+
+# Where state is kept; default: $STATE_DIRECTORY, /var/lib/csi-gateway, $XDG_STATE_HOME/csi-gateway, or memory
+# state_dir = "DIR"
+
+# Shape of a plugin when it is read: nomad (what its servers send) or documented (what its public page shows)
+api_read_shape = "nomad"
+
+# The region that clients may ask for
+region = "global"
+
+# How long an instance is kept whose socket is gone, or has nobody listening
+retire_gone = "1h"
+
+# How long the instances of a host are kept whose agent is silent (fleets only)
+retire_lost = "24h"
+
+# Host headers that `forget` is taken from; default: names and addresses listened on, localhost
+# allowed_hosts = ["NAME"]
+
+# Transitions kept of each instance
+history = 32
+
+# How much is logged: 0 to 3 changes only, 4 every look, 5 everything
+v = 2
+
+# text or json
+logging_format = "text"
+
+# What should be there, whatever is found: how many nodes and controllers of a plugin, or on which hosts (a pattern
+# of `*` and `?`) a node should run. A socket is watched as one of --csi-address is, under this id.
+#
+# plugin "ebs" {
+#   socket               = "unix:///run/csi/ebs.sock"
+#   type                 = "node" # controller, node, monolith or auto
+#   nodes_expected       = 5
+#   controllers_expected = 2
+# }
+#
+# plugin "nfs" {
+#   host_selector = "storage-*"
+# }

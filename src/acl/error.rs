@@ -86,8 +86,8 @@ pub enum AclError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// Others may read or write the file of tokens.
-    #[error("`{}` may be read or written by others (mode {mode:o}); `chmod 600` it", file.display())]
+    /// Others may write the file of tokens, and so make themselves one.
+    #[error("`{}` may be written by others (mode {mode:o}); `chmod 600` it", file.display())]
     Mode {
         /// The file.
         file: PathBuf,
@@ -102,12 +102,10 @@ pub enum AclError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// No token has that accessor.
-    #[error("no token has the accessor id `{accessor}`; `acl token list` shows all")]
-    NoSuchToken {
-        /// What was asked for.
-        accessor: String,
-    },
+    /// No token has that accessor id, or more than one begins so. What was asked for is not said: a secret may have been
+    /// given in its place.
+    #[error("no token, or no single one, has this accessor id; `acl token list` shows all")]
+    NoSuchToken,
     /// Random numbers are not to be had.
     #[error("cannot make a secret: the system gives no random numbers")]
     Random,

@@ -41,6 +41,9 @@ timeout = "5s"
 # Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated
 http_endpoint = ["127.0.0.1:4649"]
 
+# Connections of one client address, over TCP; 0: as many as it likes
+max_conns_per_client = 100
+
 # Where state is kept; default: $STATE_DIRECTORY, /var/lib/csi-gateway, $XDG_STATE_HOME/csi-gateway, or memory
 # state_dir = "DIR"
 

@@ -35,6 +35,7 @@ const TABLE: &[Row] = &[
     (
         "api",
         &[
+            "acl",
             "registry::allocations",
             "registry::changes",
             "registry::reader",
@@ -50,12 +51,25 @@ const TABLE: &[Row] = &[
     ("cli", &["config"], "arguments and help, from the table of settings"),
     (
         "app",
-        &["api", "config", "csi", "discovery", "fingerprint", "fleet", "owner", "registry", "store", "transport", "ui"],
+        &[
+            "acl",
+            "api",
+            "config",
+            "csi",
+            "discovery",
+            "fingerprint",
+            "fleet",
+            "owner",
+            "registry",
+            "store",
+            "transport",
+            "ui",
+        ],
         "the composition root: everything below it, nothing beside it",
     ),
     (
         "commands",
-        &["api::wire", "config", "csi", "discovery"],
+        &["acl", "api::wire", "config", "csi", "discovery"],
         "the client side: speaks HTTP, or CSI for `probe` and `doctor`",
     ),
     (

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -62,6 +63,12 @@ impl Asker {
     #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|end| end <= now)
+    }
+
+    /// How long it has left; `None`: it never ends.
+    #[must_use]
+    pub fn left(&self, now: Timestamp) -> Option<Duration> {
+        self.expires.map(|end| Duration::from_nanos(u64::try_from(end.0.saturating_sub(now.0)).unwrap_or_default()))
     }
 
     /// Whether it may see a policy.
@@ -210,17 +217,12 @@ impl Access {
         }
     }
 
-    /// Reads anew when a file has become another one, or when told to, until nobody tells any more.
-    pub async fn follow(self, mut told: impl AsyncFnMut() -> bool) {
+    /// Reads anew when a file has become another one, and at each signal.
+    pub async fn follow(self, mut told: Signal) {
         let mut seen = self.0.first.clone();
         loop {
             let is_told = tokio::select! {
-                goes_on = told() => {
-                    if !goes_on {
-                        return;
-                    }
-                    true
-                }
+                _ = told.recv() => true,
                 () = tokio::time::sleep(LOOK) => false,
             };
             let now = self.stamp().await;
@@ -475,7 +477,8 @@ mod tests {
     async fn a_changed_file_is_read_without_being_told() {
         let files = Files::new();
         let access = Access::load(files.settings()).expect("loaded");
-        let follows = tokio::spawn(access.clone().follow(async || std::future::pending().await));
+        let told = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).expect("a signal");
+        let follows = tokio::spawn(access.clone().follow(told));
         files.write("anonymous.hcl", "plugin { policy = \"read\" }");
         for round in 0.. {
             if access.resolve(None, NOW).expect("anybody").rights.may_read_plugins() {

@@ -1,5 +1,14 @@
 //! Access: policies as Nomad judges them, tokens, and what each route asks for.
 
+#![allow(clippy::panic, reason = "a test that waited in vain has nothing else to do")]
+
+mod support;
+
+#[path = "acl/process.rs"]
+mod process;
+#[path = "acl/routes.rs"]
+mod routes;
+
 use csi_gateway::acl::{Level, Policy};
 use proptest::prelude::*;
 use serde::Deserialize;

@@ -226,7 +226,7 @@ impl Visitor {
             info!(
                 route = path.unwrap_or_default(),
                 token.accessor = accessor,
-                needs = right.rule(),
+                needs = %right.rule(),
                 refusals.silent = silent,
                 "refused: {why}"
             );

@@ -339,10 +339,11 @@ pub const SETTINGS: &[Setting] = &[
         &[Serve],
         "What /metrics needs with --acl-enabled: agent-read (a token that may read the agent, as in Nomad) or open",
     ),
-    many("policy", "NAME", None, &[Acl], "Policy of the new token; may be repeated"),
-    switch("management", &[Acl], "The new token may do everything"),
-    one("name", "TEXT", None, &[Acl], "What the new token is called, for people"),
-    one("ttl", "DURATION", None, &[Acl], "How long the new token lives; default: until it is revoked"),
+    many("policy", "NAME", None, &[Acl], "Policy of the new token; may be repeated").by("CSI_GATEWAY_TOKEN_POLICY"),
+    switch("management", &[Acl], "The new token may do everything").by("CSI_GATEWAY_TOKEN_MANAGEMENT"),
+    one("name", "TEXT", None, &[Acl], "What the new token is called, for people").by("CSI_GATEWAY_TOKEN_NAME"),
+    one("ttl", "DURATION", None, &[Acl], "How long the new token lives; default: until it is revoked")
+        .by("CSI_GATEWAY_TOKEN_TTL"),
     one("history", "COUNT", Some("32"), &[Serve], "Transitions kept of each instance"),
     one(
         "address",

@@ -34,6 +34,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def tools(*names):
+    """Build bench targets that are tools; return their paths by name."""
+    command = ["cargo", "build", "--release", "--message-format=json-render-diagnostics"]
+    command += [f"--bench={name}" for name in names]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise Failed(f"`{' '.join(command)}` failed")
+    messages = (json.loads(line) for line in done.stdout.splitlines())
+    return {message["target"]["name"]: message["executable"] for message in messages if message.get("executable")}
+
+
 class Process:
     """One running program and what the kernel says of it."""
 
@@ -87,6 +98,9 @@ class Process:
         """What it caused to be written to disks."""
         lines = dict(line.split(": ", 1) for line in self._proc("io").read_text().splitlines())
         return int(lines["write_bytes"])
+
+    def descriptors(self):
+        return len(list(self._proc("fd").iterdir()))
 
     def threads(self):
         return len(list(self._proc("task").iterdir()))

@@ -6,6 +6,8 @@
 //! is a verdict, and retires nothing (design, section 3); of 105, as of 92, the newest counts, where a kubelet takes the first.
 //! 84, 89 and 90 are in `forget`, 72, 73 and 75 in `fingerprint`.
 
+#[path = "support/churn.rs"]
+mod churn;
 #[path = "support/confined.rs"]
 mod confined;
 #[path = "support/parts.rs"]
@@ -15,8 +17,9 @@ mod support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use churn::Churn;
 use confined::{can_be_confined, confined};
 use csi_gateway::csi::Rpc;
 use csi_gateway::demo::{FakeDriver, ServedDriver};
@@ -265,6 +268,8 @@ async fn nothing_foreign_is_written_not_even_where_it_could_be() {
         let command = serve(&host, confined(&read_only, &[env!("CARGO_BIN_EXE_csi-gateway")]), folder.path());
         let gateway = Serving::run(command, &folder.path().join("log")).await;
         full.is_shown(async |path| gateway.json(path).await).await;
+        // The next one keeps its state in the same place.
+        gateway.kill().await;
     }
     if can_be_traced().await {
         let trace = folder.path().join("trace");
@@ -623,169 +628,29 @@ async fn case_105_two_registrations_of_one_name_are_one_instance() {
     assert_eq!(gateway.plugin(D0).await.expect("it counts")["NodesExpected"], 1);
 }
 
-/// A driver of the churn: one file, made once, and who listens behind it.
-struct Life {
-    driver: ServedDriver,
-    name: &'static str,
-    file: (u64, u64),
-    begun: Instant,
-    is_alive: bool,
-    is_cut: bool,
-}
-
-impl Life {
-    /// No more than one dial a second, and one more where a connection ended.
-    fn check_dials(&self) {
-        let allowed = 1 + usize::from(self.is_cut) + usize::try_from(self.begun.elapsed().as_secs()).expect("short");
-        let dialled = self.driver.connections();
-        assert!(dialled <= allowed, "{}: {dialled} dials, at most {allowed}", self.driver);
-    }
-}
-
-/// Directories in which sockets come, go and move at random.
-struct Churn {
-    random: fastrand::Rng,
-    slots: Vec<PathBuf>,
-    lives: Vec<Life>,
-    past: Vec<String>,
-}
-
-impl Churn {
-    const NAMES: [&str; 6] = ["a.example.com", "b.example.com", "c.example.com", "d.example.com", "e.example.com", "f"];
-
-    fn file_at(path: &Path) -> Option<(u64, u64)> {
-        std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
-    }
-
-    fn slot(&mut self) -> PathBuf {
-        self.random.choice(&self.slots).expect("there are slots").clone()
-    }
-
-    fn life(&mut self) -> Option<&mut Life> {
-        let alive: Vec<usize> = (0..self.lives.len()).filter(|number| self.lives[*number].is_alive).collect();
-        self.random.choice(alive).map(|number| &mut self.lives[number])
-    }
-
-    /// Who made this file, the newest: kernels use inodes again.
-    fn owner(&self, file: (u64, u64)) -> Option<&Life> {
-        self.lives.iter().rev().find(|life| life.file == file)
-    }
-
-    async fn make(&mut self, path: &Path) {
-        if path.is_dir() {
-            return;
-        }
-        let name = self.random.choice(Self::NAMES).expect("there are names");
-        let driver = FakeDriver::node(name).serve(path).await.expect("binds");
-        let file = Self::file_at(path).expect("just made");
-        self.lives.push(Life { driver, name, file, begun: Instant::now(), is_alive: true, is_cut: false });
-    }
-
-    async fn step(&mut self) {
-        let (slot, other) = (self.slot(), self.slot());
-        let parent = slot.parent().expect("below a root").to_owned();
-        let kind = self.random.u8(..14);
-        self.past.push(format!("{kind} {} {}", slot.display(), other.display()));
-        match kind {
-            // Made, or replaced beside an old process that lives on.
-            0..=3 => self.make(&slot).await,
-            // Replaced without a moment in which there is no file.
-            4 => {
-                let beside = parent.join("next");
-                self.make(&beside).await;
-                let _ = std::fs::create_dir_all(&parent);
-                let _ = std::fs::rename(&beside, &slot);
-            }
-            // Killed, and stopped.
-            5 | 6 => {
-                if let Some(life) = self.life() {
-                    life.is_alive = false;
-                    let end =
-                        async { if kind == 5 { life.driver.leave_dead().await } else { life.driver.vanish().await } };
-                    tokio::time::timeout(LONG, end).await.expect("a driver ends when it is told to");
-                }
-            }
-            7 => drop(std::fs::remove_file(&slot)),
-            8 => drop(std::fs::remove_dir_all(&parent)),
-            9 | 10 => {
-                let _ = std::fs::create_dir_all(&parent);
-                let _ = if kind == 9 { std::fs::hard_link(&other, &slot) } else { symlink(&other, &slot) };
-            }
-            11 => drop(std::fs::rename(&other, &slot)),
-            12 => {
-                use std::os::unix::fs::PermissionsExt;
-                let _ =
-                    std::fs::set_permissions(&slot, std::fs::Permissions::from_mode(0o600 | self.random.u32(..0o100)));
-            }
-            _ => {
-                if let Some(life) = self.life() {
-                    life.is_cut = true;
-                    life.driver.cut_connections();
-                }
-            }
-        }
-    }
-
-    /// What the directories are, against what the gateway says: the first difference.
-    async fn difference(&self, gateway: &TestGateway) -> Option<String> {
-        let sockets = gateway.get("/v1/gateway/sockets").await;
-        let sockets = sockets["Sockets"].as_array().expect("a list");
-        let mut by_file = std::collections::BTreeMap::<(u64, u64), Vec<&Path>>::new();
-        for slot in &self.slots {
-            let socket = sockets.iter().find(|socket| socket["Path"] == *slot.to_string_lossy());
-            match Self::file_at(slot) {
-                Some(file) => by_file.entry(file).or_default().push(slot),
-                None if socket.is_none_or(|socket| socket["Phase"] == "gone" || socket["Ignored"] == true) => {}
-                None => return Some(format!("{} is not there, and is {}", slot.display(), socket?)),
-            }
-        }
-        let mut expected = std::collections::BTreeSet::new();
-        for (file, paths) in &by_file {
-            let owner = self.owner(*file);
-            let known =
-                sockets.iter().filter(|socket| paths.iter().any(|path| socket["Path"] == *path.to_string_lossy()));
-            let (aside, watched): (Vec<&Value>, Vec<&Value>) = known.partition(|socket| socket["Ignored"] == true);
-            let [watched] = watched[..] else {
-                return Some(format!("of {paths:?} not one is watched: {watched:#?} {aside:#?}"));
-            };
-            if aside.len() + 1 != paths.len() {
-                return Some(format!("of {paths:?} not all are listed: {watched:#} {aside:#?}"));
-            }
-            match owner.filter(|owner| owner.is_alive) {
-                Some(owner) if watched["Phase"] == "healthy" && watched["Provider"] == owner.name => {
-                    expected.insert(owner.name);
-                }
-                None if watched["Phase"] == "stale" => {}
-                owner => return Some(format!("{:?} is {watched:#}", owner.map(|owner| owner.name))),
-            }
-        }
-        let catalog = gateway.reader.current();
-        let is_healthy = |record: &&Record| record.phase == Phase::Healthy;
-        let healthy: std::collections::BTreeSet<&str> =
-            catalog.records().filter(is_healthy).map(|record| record.key.plugin.as_str()).collect();
-        if healthy != expected {
-            return Some(format!("{healthy:?} are healthy, and {expected:?} listen"));
-        }
-        for record in catalog.records().filter(is_healthy) {
-            let owner = Self::file_at(Path::new(&*record.socket)).and_then(|file| self.owner(file));
-            if owner.is_none_or(|owner| owner.name != record.key.plugin.as_str()) {
-                return Some(format!("{record:?} counts at a socket of {:?}", owner.map(|owner| owner.name)));
-            }
-        }
-        let shown = gateway.get("/v1/gateway/plugins").await;
-        let shown = shown.as_array().expect("a list").iter().filter(|plugin| plugin["NodesHealthy"] == 1);
-        let shown: std::collections::BTreeSet<&str> = shown.filter_map(|plugin| plugin["ID"].as_str()).collect();
-        (shown != expected).then(|| format!("{shown:?} are shown, and {expected:?} listen"))
-    }
-
-    /// Waits until the gateway says what the directories are.
-    async fn settle(&self, gateway: &TestGateway) {
+#[tokio::test]
+async fn a_link_that_comes_and_goes_takes_no_driver_from_its_path() {
+    let host = Host::new();
+    let driver = host.serve(FakeDriver::node(D0), &host.at("d/m/csi.sock")).await;
+    std::fs::create_dir_all(host.at("d/a")).expect("can be made");
+    let gateway = TestGateway::seldom(&[&format!("--csi-plugins-dir={}", host.at("d").display())], &[]).await;
+    healthy(&gateway, D0, Role::Node).await;
+    let link = host.at("d/a/csi.sock");
+    for round in 0..6 {
+        let made =
+            if round % 2 == 0 { std::fs::hard_link(driver.socket(), &link) } else { symlink(driver.socket(), &link) };
+        made.expect("can be linked");
+        left_alone(&gateway, &link, "the same socket as").await;
+        std::fs::remove_file(&link).expect("can be removed");
         let begun = Instant::now();
-        while let Some(difference) = self.difference(gateway).await {
-            assert!(begun.elapsed() < LONG, "{difference}\nafter\n{}", self.past.join("\n"));
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        while gateway.socket(&link).await.is_some() {
+            assert!(begun.elapsed() < LONG, "the link is still listed");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+    assert_eq!(driver.connections(), 1);
+    let record = healthy(&gateway, D0, Role::Node).await;
+    assert_eq!(*record.socket, *driver.socket().to_string_lossy());
 }
 
 /// With looks so seldom that an event which is missed shows. `scripts/churn` does the same to a released binary for a
@@ -793,21 +658,15 @@ impl Churn {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_hundreds_of_changes_at_random_the_catalog_is_what_the_directories_are() {
     let host = Host::new();
-    let mut slots: Vec<PathBuf> = (0..6).map(|number| host.at(&format!("d/{number}/csi.sock"))).collect();
-    slots.extend((0..4).map(|number| host.kubelet(&format!("plugins/{number}/csi.sock"))));
-    let arguments = [
-        format!("--csi-plugins-dir={}", host.at("d").display()),
-        format!("--kubelet-dir={}", host.kubelet("").display()),
-    ];
+    let mut churn = Churn::new(host.root(), 4);
+    let arguments = churn.arguments();
     let gateway = TestGateway::seldom(&arguments.each_ref().map(String::as_str), &[("NODE_NAME", HOST)]).await;
-    let mut churn = Churn { random: fastrand::Rng::with_seed(4), slots, lives: Vec::new(), past: Vec::new() };
-    for _ in 0..4 {
-        for _ in 0..100 {
+    for _ in 0..3 {
+        for _ in 0..120 {
             churn.step().await;
-            tokio::time::sleep(std::time::Duration::from_millis(churn.random.u64(..20))).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        churn.settle(&gateway).await;
-        churn.lives.iter().for_each(Life::check_dials);
+        churn.settle(gateway.address()).await;
     }
     gateway.stop().await;
 }

@@ -775,6 +775,7 @@ async fn case_51_another_name_is_another_plugin() {
     let old = scene.unhealthy().await;
     assert_eq!(description(&old), r#"plugin identity changed: expected "drv.example.com", got "other.example.com""#);
     assert_eq!(old["Provider"], D0, "its data are not the other one's");
+    assert_eq!(old["Phase"], "gone", "and it is retired as what is gone");
     let is_healthy = |instance: &Value| instance["Healthy"] == true;
     let new = scene.gateway.instance_until("the other is healthy", "other.example.com", "node", is_healthy).await;
     assert_eq!(new["Provider"], "other.example.com");
@@ -1075,6 +1076,97 @@ async fn a_directory_that_is_replaced_under_an_old_process_is_noticed() {
     gateway.instance_until("2.0 is seen", D0, "node", |instance| instance["ProviderVersion"] == "2.0").await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     drop(old);
+}
+
+/// Once the file that was dialled a moment ago was waited for, though nobody listened there and another came.
+#[tokio::test]
+async fn a_driver_that_dies_and_returns_within_a_second_is_seen_each_time() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    for round in 0..6 {
+        let begun = Instant::now();
+        scene.driver.leave_dead().await;
+        scene.unhealthy().await;
+        scene.driver.come_back().await.expect("binds");
+        scene.healthy().await;
+        assert!(begun.elapsed() < millis(700), "round {round} took {:?}", begun.elapsed());
+    }
+}
+
+/// What a hung socket costs is let go with each look; `scripts/load --only hung` has five hundred of them.
+#[tokio::test]
+async fn sockets_that_hang_cost_no_more_from_round_to_round() {
+    let directory = TempDir::new().expect("a scratch directory");
+    let mut odd = Vec::new();
+    for number in 0..60 {
+        odd.push(OddSocket::accepts_and_is_silent(directory.path().join(format!("{number}.sock"))).expect("binds"));
+    }
+    let well = node().serve(directory.path().join("well.sock")).await.expect("binds");
+    let mut sockets: Vec<_> = odd.iter().map(|odd| wanted(odd.socket(), Node)).collect();
+    sockets.push(wanted(well.socket(), Node));
+    let gateway = TestGateway::watching(sockets, with_limits(|limits| limits.connect = millis(20))).await;
+    let mut tasks = Vec::new();
+    for round in 1..=10 {
+        let begun = Instant::now();
+        while odd.iter().any(|odd| odd.connections() < round) {
+            assert!(begun.elapsed() < LONG, "round {round} does not end");
+            tokio::time::sleep(millis(5)).await;
+        }
+        tasks.push(tokio::runtime::Handle::current().metrics().num_alive_tasks());
+    }
+    // A round leaves sixty behind, if it leaves any. A look has two tasks of its own, and up to 64 may be under way at first.
+    let (first, later) = (tasks[1..4].iter().max(), tasks[4..].iter().max());
+    assert!(later <= first.map(|first| first + 16).as_ref(), "{tasks:?}");
+    let well = gateway.socket(well.socket()).await.expect("watched");
+    assert_eq!(well["Phase"], "healthy");
+    gateway.stop().await;
+}
+
+/// Neither has an inode, so that once the one was taken for the other.
+#[tokio::test]
+async fn a_link_to_itself_that_is_removed_is_noticed() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    scene.driver.vanish().await;
+    scene.until("it is gone", |instance| instance["Phase"] == "gone").await;
+    std::os::unix::fs::symlink(&scene.path, &scene.path).expect("makes a link");
+    scene.until("it leads nowhere", |instance| instance["Phase"] == "unhealthy").await;
+    let begun = Instant::now();
+    std::fs::remove_file(&scene.path).expect("removes the link");
+    scene.until("it is gone again", |instance| instance["Phase"] == "gone").await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// A link to a socket moves its change time, and once every one cost a dial.
+#[tokio::test]
+async fn a_driver_whose_file_gets_links_other_modes_and_other_names_is_not_dialled_anew() {
+    let scene = Scene::with(Node, node(), seldom()).await;
+    scene.healthy().await;
+    let begun = Instant::now();
+    let aside = scene.directory.path().join("aside");
+    for number in 0..200 {
+        std::fs::hard_link(&scene.path, &aside).expect("makes a link");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600 | (number & 0o77));
+        std::fs::set_permissions(&scene.path, mode).expect("sets the mode");
+        std::fs::remove_file(&aside).expect("removes the link");
+        tokio::time::sleep(millis(2)).await;
+    }
+    assert_eq!(scene.driver.connections(), 1, "links and modes");
+    for _ in 0..50 {
+        std::fs::rename(&scene.path, &aside).expect("moves it away");
+        tokio::time::sleep(millis(20)).await;
+        std::fs::rename(&aside, &scene.path).expect("moves it back");
+        tokio::time::sleep(millis(20)).await;
+    }
+    scene.healthy().await;
+    let (dialled, seconds) = (scene.driver.connections(), begun.elapsed().as_secs_f64());
+    // One that was moved back between the look at what is there and the dial is not known before.
+    assert!(dialled as f64 <= 2.0 + seconds, "{dialled} dials in {seconds:.1} s");
+    // Its end is seen at once all the same.
+    let begun = Instant::now();
+    scene.driver.leave_dead().await;
+    scene.unhealthy().await;
+    assert!(begun.elapsed() < millis(500), "{:?}", begun.elapsed());
 }
 
 /// Both names lead to one inode, and so to one watch.

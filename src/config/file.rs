@@ -90,6 +90,8 @@ pub fn read(path: &Path, problems: &mut Problems) -> File {
 #[must_use]
 pub fn parse(name: &str, text: &str, problems: &mut Problems) -> File {
     let name: Arc<str> = name.into();
+    // Some editors begin a file with a mark that nobody sees.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let ends = text.bytes().zip(0..).filter(|(byte, _)| *byte == b'\n').map(|(_, offset)| offset).collect();
     let mut reader = Reader { name: &name, text, ends, problems, file: File::default() };
     if text.trim_start().starts_with('{') || name.ends_with(".json") {
@@ -366,6 +368,10 @@ mod tests {
         let (from_hcl, problems) = said(hcl);
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(said(json), (from_hcl.clone(), Vec::new()));
+        for (text, ends) in [(hcl, "\r\n"), (json, "\r\n"), (hcl, "\n"), (json, "\n")] {
+            let marked = format!("\u{feff}{}", text.replace('\n', ends));
+            assert_eq!(said(&marked), (from_hcl.clone(), Vec::new()), "{ends:?}");
+        }
         assert_eq!(from_hcl[1], ("b".to_owned(), vec!["y".to_owned(), "2".to_owned()], 3));
         assert_eq!(from_hcl[3], ("plugin p".to_owned(), Vec::new(), 9));
     }

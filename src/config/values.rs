@@ -111,7 +111,7 @@ impl<'a> Values<'a> {
     fn check_keys(&mut self) {
         let mut entries = std::mem::take(&mut self.file.entries);
         entries.retain(|entry| match settings::keys().find(|setting| setting.has_key(&entry.key)) {
-            Some(setting) => self.has_right_number(entry, setting.is_repeatable),
+            Some(setting) => self.has_right_number(entry, setting),
             None => {
                 self.problems.0.push(format!("{}: {}", entry.place, unknown_key(&entry.key)));
                 false
@@ -120,12 +120,14 @@ impl<'a> Values<'a> {
         self.file.entries = entries;
     }
 
-    fn has_right_number(&mut self, entry: &Entry, is_repeatable: bool) -> bool {
-        let is_right = is_repeatable || !entry.is_list;
-        if !is_right {
-            self.problems.0.push(format!("{}: {}: takes one value, and no list", entry.place, entry.key));
-        }
-        is_right
+    fn has_right_number(&mut self, entry: &Entry, setting: &Setting) -> bool {
+        let what = match entry {
+            entry if entry.is_list && !setting.is_repeatable => "takes one value, and no list",
+            entry if entry.values.is_empty() && setting.default.is_some() => "must not be an empty list",
+            _ => return true,
+        };
+        self.problems.0.push(format!("{}: {}: {what}", entry.place, entry.key));
+        false
     }
 
     pub(super) fn wrong(&mut self, origin: &Origin, value: &str, what: impl fmt::Display) {

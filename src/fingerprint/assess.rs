@@ -11,7 +11,7 @@ use crate::domain::capability::{ControllerCapability, NodeCapability, PluginServ
 use crate::domain::fingerprint::{Fingerprint, NodeFacts, Product};
 use crate::domain::id::{PLUGIN_ID_LIMIT, PluginId, Role};
 use crate::domain::record::Phase;
-use crate::domain::socket::{RoleChoice, WantedSocket};
+use crate::domain::socket::{Announced, RoleChoice, WantedSocket};
 use crate::domain::text::bounded;
 use crate::registry::reporter::Health;
 
@@ -312,10 +312,15 @@ fn recognise(wanted: &WantedSocket, known: &mut Known, identity: &PluginInfo) ->
         && *before != identity.name
     {
         let description = format!("plugin identity changed: expected {before:?}, got {:?}", identity.name);
+        // Under an id of its own it will not come back to this socket, and goes as all that is gone (rule A6). An operator's
+        // id stays, and whom a registration announces is expected here for as long as it does.
+        let is_expected =
+            wanted.plugin.is_some() || matches!(&wanted.announced, Announced::As { name, .. } if **name == **before);
+        let phase = if is_expected { Phase::Unhealthy } else { Phase::Gone };
         let verdict = |role| Verdict {
             plugin: plugin.clone(),
             role,
-            health: Health::Verbatim { phase: Phase::Unhealthy, description: description.clone() },
+            health: Health::Verbatim { phase, description: description.clone() },
             fingerprint: None,
         };
         displaced.extend(known.roles.iter().copied().map(verdict));

@@ -37,12 +37,9 @@ impl Dials {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until this file may be dialled. That dial counts, also if it is broken off, until it is said to have failed.
-    pub(super) async fn turn(&self, file: FileKey, reason: Dial) {
-        // Two paths may lead to the file, and both may have waited.
-        while let Err(wait) = self.take(file, reason, Instant::now()) {
-            tokio::time::sleep(wait).await;
-        }
+    /// A turn that is given back when this is dropped.
+    pub(super) fn unless_kept(&self, file: FileKey) -> Turn<'_> {
+        Turn { dials: self, file: Some(file) }
     }
 
     /// The dial failed.
@@ -52,7 +49,12 @@ impl Dials {
         }
     }
 
-    /// A dial that was not waited for.
+    /// Nobody listens behind this file.
+    pub(super) fn forget(&self, file: FileKey) {
+        self.free().remove(&file);
+    }
+
+    /// A dial that had no turn.
     pub(super) fn count(&self, file: FileKey) {
         let now = Instant::now();
         let mut free = self.free();
@@ -60,8 +62,8 @@ impl Dials {
         free.insert(file, at + SPACING);
     }
 
-    /// Counts a dial now, or says how long to wait.
-    fn take(&self, file: FileKey, reason: Dial, now: Instant) -> Result<(), Duration> {
+    /// Counts a dial now, also if it will be broken off, until it is said to have failed; or says how long to wait.
+    pub(super) fn take(&self, file: FileKey, reason: Dial, now: Instant) -> Result<(), Duration> {
         let mut free = self.free();
         let ahead = match reason {
             Dial::Fresh => Duration::ZERO,
@@ -77,6 +79,28 @@ impl Dials {
         }
         free.insert(file, at + SPACING);
         Ok(())
+    }
+}
+
+/// See [`Dials::unless_kept`].
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    dials: &'a Dials,
+    file: Option<FileKey>,
+}
+
+impl Turn<'_> {
+    /// The dial came to its end.
+    pub(super) fn keep(mut self) {
+        self.file = None;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.file {
+            self.dials.failed(file);
+        }
     }
 }
 
@@ -108,6 +132,10 @@ mod tests {
             assert_eq!(dials.take(FILE, Dial::Fresh, start), Ok(()));
             dials.failed(FILE);
         }
+        drop(dials.unless_kept(FILE));
+        assert_eq!(dials.take(FILE, Dial::Fresh, start), Ok(()));
+        dials.unless_kept(FILE).keep();
+        assert_eq!(dials.take(FILE, Dial::Fresh, start), Err(SPACING));
     }
 
     #[test]

@@ -287,7 +287,12 @@ impl Watch {
     /// changes nothing; otherwise either may be why it could not be reached.
     fn is_still(&self, file: Option<FileIdentity>) -> bool {
         let is_open = self.driver.as_ref().is_some_and(|driver| !driver.has_ended());
-        file == self.file || (is_open && file.zip(self.file).is_some_and(|(file, last)| file.is_still(&last)))
+        match (file, self.file) {
+            // There are several ways not to be there: a link to itself that is removed leaves nothing.
+            (None, None) => self.status.phase == Phase::Gone,
+            (Some(file), Some(last)) => file == last || (is_open && file.is_still(&last)),
+            _ => false,
+        }
     }
 
     /// The connection ended. One dial tells death from a server that merely closed an idle connection. Returns how long
@@ -296,9 +301,9 @@ impl Watch {
         debug!(socket = %self.status.path, "the connection ended");
         self.driver = None;
         self.is_hung = false;
-        let file = identify(&self.wanted.path).await.map(|file| file.key());
         match self.dial(Dial::AfterAnEnd).await {
             Ok(driver) => {
+                let file = self.file.map(|file| file.key());
                 self.driver = Some(driver);
                 // A server that hangs up again and again does not get more than one look a second; one that was
                 // replaced has another file, and is looked at right away.
@@ -319,30 +324,58 @@ impl Watch {
 
     /// Connects. A process that dies still takes connections for a moment, which then end before a word is said, so a
     /// connection that closes at once is tried a second time.
-    async fn dial(&self, reason: Dial) -> Result<Driver, CallError> {
-        let file = identify(&self.wanted.path).await.map(|file| file.key());
-        let dials = &self.shared.dials;
-        if let Some(file) = file {
-            let is_known = self.file.is_some_and(|known| known.key() == file);
-            dials.turn(file, if is_known { reason } else { Dial::Fresh }).await;
-        }
+    async fn dial(&mut self, reason: Dial) -> Result<Driver, CallError> {
+        let file = self.turn(reason).await;
         let limits = self.shared.settings.limits;
-        let dialled = match Driver::connect(&self.wanted.path, limits).await {
+        let path = &self.wanted.path;
+        let dials = self.shared.dials.clone();
+        // News from a kubelet may break it off, just when both it and the driver end: the look that follows must not wait.
+        let broken_off = file.filter(|_| reason == Dial::AfterAnEnd).map(|file| dials.unless_kept(file));
+        let dialled = match Driver::connect(path, limits).await {
             Err(error) if error.is_transport() && !error.is_missing() && !error.is_refused() => {
                 tokio::time::sleep(LAST_GASP).await;
-                Driver::connect(&self.wanted.path, limits).await
+                Driver::connect(path, limits).await
             }
             dialled => dialled,
         };
-        if dialled.is_err() {
-            file.inspect(|file| dials.failed(*file));
-        } else if let Some(other) =
-            identify(&self.wanted.path).await.map(|file| file.key()).filter(|of| Some(*of) != file)
-        {
-            // Replaced meanwhile: it may be this one that was dialled.
-            dials.count(other);
+        if let Some(turn) = broken_off {
+            turn.keep();
+        }
+        match (&dialled, file) {
+            // Nobody listens there any more: what comes back has another file, or was not dialled for a while.
+            (Err(error), Some(file)) if error.is_refused() => dials.forget(file),
+            (Err(_), Some(file)) => dials.failed(file),
+            (Err(_), None) => {}
+            (Ok(_), _) => {
+                let found = identify(path).await;
+                if let Some(key) = found.map(|found| found.key()).filter(|key| Some(*key) != file) {
+                    // Replaced meanwhile: it may be this one that was dialled, and certainly is if there was none before.
+                    dials.count(key);
+                    self.file = self.file.or(found);
+                }
+            }
         }
         dialled
+    }
+
+    /// Waits until the file that is there may be dialled, and takes note of it. Another file that comes meanwhile has a turn
+    /// of its own.
+    async fn turn(&mut self, mut reason: Dial) -> Option<FileKey> {
+        let touched = Arc::clone(&self.touched);
+        loop {
+            let found = identify(&self.wanted.path).await;
+            let key = found.map(|file| file.key());
+            if key != self.file.map(|file| file.key()) {
+                self.is_hung = false;
+                reason = Dial::Fresh;
+            }
+            self.file = found;
+            let Err(wait) = self.shared.dials.take(key?, reason, Instant::now()) else { return key };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = touched.notified() => self.eager = Some((0, Instant::now() + EAGER_FOR)),
+            }
+        }
     }
 
     /// How long after the start of the last look the next one is due.

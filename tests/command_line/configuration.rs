@@ -207,6 +207,7 @@ fn a_file_that_is_wrong_is_told_line_by_line() {
             ),
             case("a key that is given twice", &["serve", "--config=FILE"], &[], "{\"v\": 1,\n\"v\": 2}"),
             case("a list for one value", &["serve", "--config=FILE"], &[], "host_id = [\"host-one\"]\n"),
+            case("nowhere to serve", &["serve", "--config=FILE"], &[], "http_endpoint = []\n"),
             case("a word without quotes", &["serve", "--config=FILE"], &[], "logging_format = json\n"),
             case("a template", &["serve", "--config=FILE"], &[], "host_id = \"${HOSTNAME}\"\n"),
             case(

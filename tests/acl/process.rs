@@ -272,3 +272,75 @@ fn collect(folder: &Path, places: &mut Vec<(String, Vec<u8>)>) {
         }
     }
 }
+
+async fn refused(arguments: &[&str]) -> String {
+    let mut command = gateway();
+    command.args(arguments);
+    let (code, out, err) = run(command).await;
+    assert_eq!((code, &*out), (Some(2), ""), "{arguments:?}: {err}");
+    err
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_invocation_is_said_and_nothing_is_left_open_by_mistake() {
+    for (arguments, said) in [
+        (&["acl"][..], "what should `acl` do?"),
+        (&["acl", "token"], "what should `acl` do?"),
+        (&["acl", "token", "create", "--policy=a"], "which tokens? --acl-tokens-file=FILE"),
+        (&["acl", "token", "create", "--acl-tokens-file=x"], "a new token needs --policy=NAME, or --management"),
+        (&["acl", "token", "create", "--acl-tokens-file=x", "--policy=a", "--management"], "and not both"),
+        (&["acl", "token", "create", "--acl-tokens-file=x", "--policy=a", "--ttl=soon"], "--ttl"),
+        (&["serve", "--acl-enabled"], "--acl-enabled needs --acl-tokens-file"),
+        (&["serve", "--acl-policy-dir=x"], "do nothing without --acl-enabled"),
+        (&["serve", "--acl-enabled", "--acl-policy-dir=x", "--acl-metrics=closed"], "--acl-metrics"),
+    ] {
+        let err = refused(arguments).await;
+        assert!(err.contains(said), "{arguments:?}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn policies_are_checked_one_by_one_and_a_start_with_a_wrong_one_fails() {
+    let files = Files::new();
+    let at = |name: &str| files.policies().join(name).display().to_string();
+    for (name, text) in [("good.hcl", "plugin { policy = \"read\" }"), ("bad.json", "{\"plugin\":{}}"), ("a b.hcl", "")]
+    {
+        std::fs::write(at(name), text).expect("written");
+    }
+    let mut command = gateway();
+    command.args(["acl", "policy", "check", &at("good.hcl"), &at("bad.json"), &at("a b.hcl"), &at("missing.hcl")]);
+    let (code, out, err) = run(command).await;
+    assert_eq!(code, Some(1));
+    assert_eq!(out, "good: valid; it allows plugin read\n");
+    for said in
+        ["Invalid plugin policy: ``; `policy` is one of", "no name that a policy can have", "cannot read", "3 policies"]
+    {
+        assert!(err.contains(said), "{said}: {err}");
+    }
+    let mut command = gateway();
+    command.args(["serve", "--http-endpoint=127.0.0.1:0", "--acl-enabled"]);
+    command.arg(format!("--acl-policy-dir={}", files.policies().display()));
+    command.arg(format!("--state-dir={}", files.folder.path().join("state").display()));
+    let (code, _, err) = run(command).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("error: cannot tell who may what: "), "{err}");
+}
+
+#[tokio::test]
+async fn a_token_is_made_for_a_policy_that_may_come_and_shown_as_json_to_programs() {
+    let files = Files::new();
+    let mut command = gateway();
+    command.args(["acl", "token", "create", "--policy=later", "--name=ci", "--ttl=1h", "--json"]);
+    command.arg(format!("--acl-tokens-file={}", files.tokens().display()));
+    command.arg(format!("--acl-policy-dir={}", files.policies().display()));
+    let (code, out, err) = run(command).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("has no policy `later` yet"), "{err}");
+    let made: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&made["Name"], &made["Type"], &made["Policies"][0]), (&"ci".into(), &"client".into(), &"later".into()));
+    let (secret, accessor) = (made["SecretID"].as_str().expect("text"), made["AccessorID"].as_str().expect("text"));
+    assert_eq!((secret.len(), accessor.len()), (36, 36));
+    let listed: Value = serde_json::from_str(&files.command(&["token", "list", "--json"])).expect("JSON");
+    assert_eq!(listed[0]["AccessorID"], accessor);
+    assert!(listed[0]["SecretID"].is_null() && listed[0]["ExpirationTime"].is_string());
+}

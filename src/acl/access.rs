@@ -22,6 +22,10 @@ use crate::telemetry::Chain;
 
 /// How often somebody looks whether a file is another one.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a file stays as it is before it is taken for written.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often that is looked at before whatever is there is read.
+const SETTLING: usize = 20;
 /// The policy of those who show no token.
 pub const ANONYMOUS: &str = "anonymous";
 
@@ -141,7 +145,7 @@ impl Access {
     pub fn load(settings: Settings) -> Result<Self, AclError> {
         let first = stamp(&settings);
         let (set, has_tokens) = read(&settings)?;
-        if !has_tokens {
+        if settings.tokens_file.is_some() && !has_tokens {
             warn!("there is no token yet, so nothing but what is open to all can be read; see `acl token create`");
         }
         Ok(Self(Arc::new(Inner { settings, first, set: watch::Sender::new(Arc::new(set)), trouble: Mutex::new(None) })))
@@ -225,7 +229,10 @@ impl Access {
                 _ = told.recv() => true,
                 () = tokio::time::sleep(LOOK) => false,
             };
-            let now = self.stamp().await;
+            let mut now = self.stamp().await;
+            if now != seen && !is_told {
+                now = self.settled(now).await;
+            }
             if is_told || now != seen {
                 let access = self.clone();
                 // It reads files, which may hang; whatever goes wrong there is said there.
@@ -233,6 +240,20 @@ impl Access {
             }
             seen = now;
         }
+    }
+
+    /// The files once nobody writes them any more: one that is being written is empty for a moment, and an empty policy
+    /// is valid.
+    async fn settled(&self, mut last: Vec<Stamp>) -> Vec<Stamp> {
+        for _ in 0..SETTLING {
+            tokio::time::sleep(SETTLE).await;
+            let now = self.stamp().await;
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+        last
     }
 
     async fn stamp(&self) -> Vec<Stamp> {

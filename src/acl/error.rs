@@ -78,8 +78,8 @@ pub enum AclError {
         /// The same.
         column: usize,
     },
-    /// A token in the file is not one that this program writes.
-    #[error("`{}` holds a token that cannot be: {what}", file.display())]
+    /// A token is not one that this program keeps.
+    #[error("`{}` cannot hold such a token: {what}", file.display())]
     Token {
         /// The file.
         file: PathBuf,

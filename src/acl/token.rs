@@ -205,7 +205,7 @@ struct Written {
 /// Reads a file of tokens. `None`: there is no such file.
 ///
 /// # Errors
-/// It cannot be read, others may write it, or it is not what [`create`] writes.
+/// It cannot be read, others may write it, or it is not what [`add`] writes.
 pub fn read(file: &Path) -> Result<Option<Vec<Token>>, AclError> {
     let failed = |source| AclError::Read { file: file.to_owned(), source };
     let opened = match File::open(file) {
@@ -243,8 +243,12 @@ pub fn read(file: &Path) -> Result<Option<Vec<Token>>, AclError> {
 /// Adds a token to a file, and makes the file if there is none.
 ///
 /// # Errors
-/// The file cannot be read or written.
+/// The token cannot be kept, or the file cannot be read or written.
 pub fn add(file: &Path, token: Token) -> Result<(), AclError> {
+    // Whatever could not be read again would take all others with it.
+    if let Some(what) = token.complaint() {
+        return Err(AclError::Token { file: file.to_owned(), what });
+    }
     change(file, |tokens| {
         tokens.push(token);
         Ok(())
@@ -281,6 +285,9 @@ fn change<T>(file: &Path, change: impl FnOnce(&mut Vec<Token>) -> Result<T, AclE
     let result = change(&mut tokens)?;
     let mut text = serde_json::to_vec_pretty(&Written { tokens }).map_err(|error| failed(error.into()))?;
     text.push(b'\n');
+    if text.len() > LARGEST {
+        return Err(AclError::TooLarge { file: file.to_owned(), limit: LARGEST });
+    }
     let mut written = tempfile::Builder::new()
         .prefix(".acl-tokens-")
         .permissions(std::fs::Permissions::from_mode(0o600))
@@ -342,6 +349,23 @@ mod tests {
         assert_eq!(read(&file).expect("readable"), Some(vec![second]));
         let left = std::fs::read_dir(directory.path()).expect("a directory").count();
         assert_eq!(left, 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("tokens.json");
+        add(&file, token("a").0).expect("written");
+        assert!(matches!(add(&file, token(&"x".repeat(257)).0), Err(AclError::Token { .. })));
+        assert!(matches!(add(&file, token("b").0.with_policy("x".repeat(LARGEST))), Err(AclError::TooLarge { .. })));
+        assert_eq!(read(&file).expect("readable").map(|tokens| tokens.len()), Some(1));
+    }
+
+    impl Token {
+        fn with_policy(mut self, name: String) -> Self {
+            self.policies.push(name);
+            self
+        }
     }
 
     #[test]

@@ -96,11 +96,14 @@ impl Rights {
         self.capabilities(namespace).is_some_and(|held| held.has(wanted))
     }
 
-    /// Whether a namespace is shown at all.
+    /// Whether a namespace is shown at all; `*`: whether any is.
     #[must_use]
     pub fn sees_namespace(&self, namespace: &str) -> bool {
         let deny = Capabilities::of(NAMESPACE, &[DENY]);
-        self.is_management || self.capabilities(namespace).is_some_and(|held| !held.is_empty() && !held.has(deny))
+        let is_any = |held: Capabilities| !held.is_empty() && !held.has(deny);
+        self.is_management
+            || namespace == ANY && self.held().any(is_any)
+            || self.capabilities(namespace).is_some_and(is_any)
     }
 
     fn held(&self) -> impl Iterator<Item = Capabilities> {

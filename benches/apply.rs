@@ -126,7 +126,7 @@ fn served(plugins: u32) -> Served {
     let health = Health::Verbatim { phase: Phase::Unhealthy, description: "the driver did not answer".to_owned() };
     let request = Request::get(format!("/v1/plugin/csi/{}", key.plugin)).body(Body::empty()).expect("a request");
     let observed = Observed { key, health, fingerprint, owner, socket, is_configured, registration: None };
-    Served { catalog, waiters, changes, router: api::router(state), observed, request }
+    Served { catalog, waiters, changes, router: api::Api::new(state).router(), observed, request }
 }
 
 /// The value of a future that has nothing to wait for.

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::acl::{self, Access, AclError};
 use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
-use crate::api::{self, ReadShape};
+use crate::api::{self, Api, ReadShape};
 use crate::config::load::Variables;
 use crate::config::settings::HTTP_ENDPOINT;
 use crate::config::{Serve, Sources, host};
@@ -312,10 +312,10 @@ impl Gateway {
             });
             state = state.with_access(access);
         }
-        let router = api::router(state);
+        let api = Api::new(state);
         for listener in listeners {
             info!(address = listener.address(), "serving");
-            parts.spawn(api::server::serve(listener, router.clone(), stop.clone()));
+            parts.spawn(api::server::serve(listener, api.clone(), stop.clone()));
         }
         let is_scanned = reader.clone();
         parts.spawn(systemd::tell(async move { is_scanned.scanned().await }, stop.clone()));

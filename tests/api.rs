@@ -801,7 +801,7 @@ async fn a_unix_socket_is_replaced_only_if_nobody_listens() {
     let fixture = Fixture::conformance();
     let listener = Listener::bind(&address).await.expect("the stale file is replaced");
     assert_eq!(listener.address(), address);
-    let server = tokio::spawn(serve(listener, fixture.router.clone(), fixture.shutdown.clone()));
+    let server = tokio::spawn(serve(listener, fixture.api.clone(), fixture.shutdown.clone()));
     let mut stream = UnixStream::connect(&path).await.expect("it listens");
     stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it reads");
     let mut answer = String::new();

@@ -540,6 +540,46 @@ async fn others_may_not_read_what_is_kept_and_what_a_killed_start_left_is_no_obs
     assert_eq!(names, [FILE_NAME]);
 }
 
+/// Releases whose state files are kept. Each release adds its own (`INSTA_UPDATE=always cargo test --test store_contract`)
+/// and none is ever written again.
+const RELEASES: [&str; 1] = ["0.1.0"];
+
+#[tokio::test]
+async fn a_state_file_of_every_release_opens() {
+    use std::io::Read;
+    assert_eq!(RELEASES.last(), Some(&env!("CARGO_PKG_VERSION")), "a release keeps a state file of its own");
+    let (ebs, nfs) = (key("ebs", Role::Node, "host-aaaa"), key("nfs", Role::Controller, "host-aaaa"));
+    let records = || [record(ebs.clone(), Phase::Healthy, "1"), record(nfs.clone(), Phase::Gone, "2")];
+    for release in RELEASES {
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/state-{release}.redb.gz"));
+        if !kept.exists() && std::env::var("INSTA_UPDATE").is_ok_and(|value| value == "always") {
+            let place = directory();
+            let (store, loaded) = open(place.path());
+            let commit = Commit {
+                index: loaded.start,
+                changes: records().map(put).into(),
+                dates: vec![(plugin("ebs"), Some(dates(Index(7))))],
+                transitions: vec![transition(&ebs, 1), transition(&nfs, 2)],
+            };
+            store.commit(commit).await.expect("durable");
+            store.close().await.expect("closed");
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            io::Write::write_all(&mut packed, &std::fs::read(file(place.path())).expect("there")).expect("memory");
+            std::fs::write(&kept, packed.finish().expect("memory")).expect("written");
+        }
+        let place = directory();
+        let packed = std::fs::File::open(&kept).expect("it is kept");
+        let mut state = Vec::new();
+        flate2::read::GzDecoder::new(packed).read_to_end(&mut state).expect("it is whole");
+        std::fs::write(file(place.path()), state).expect("written");
+        let (store, loaded) = open(place.path());
+        assert_eq!(loaded.records, records(), "{release}");
+        assert_eq!(loaded.dates, [(plugin("ebs"), dates(Index(7)))], "{release}");
+        assert_eq!(numbers(&store.history(None, 10).await.expect("read")), [2, 1], "{release}");
+        store.close().await.expect("closed");
+    }
+}
+
 #[tokio::test]
 async fn a_state_file_that_is_removed_in_use_is_written_anew_with_all_that_it_held() {
     let place = directory();

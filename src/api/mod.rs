@@ -1,6 +1,6 @@
 //! HTTP: Nomad's Plugins API to the letter, and the gateway's own.
 //!
-//! [`router`] is pure: everything it answers comes from the handles in [`State`], and no handler calls a driver or the
+//! [`Api`] is pure: everything it answers comes from the handles in [`State`], and no handler calls a driver or the
 //! store. axum is the outermost shell only; routes are matched as Go's router matches them (`route`), parameters read
 //! as Nomad reads them (`query`), and only `wire` knows JSON names. A panic while a request is answered becomes a 500
 //! for that request alone; its connection and all others go on.
@@ -36,9 +36,11 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use axum::body::Body;
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use axum::http::{Method, Response, StatusCode, Uri};
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::acl::Access;
@@ -203,49 +205,69 @@ impl State {
     }
 }
 
-/// The whole API as a service.
-pub fn router(state: State) -> axum::Router {
-    axum::Router::new().fallback(answer).with_state(Arc::new(state))
-}
+/// The whole API. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<State>);
 
-async fn answer(axum::extract::State(state): axum::extract::State<Arc<State>>, request: Request) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    // A body that nobody reads goes now. What is kept while a query waits is kept ten thousand times, so the headers go,
-    // too.
-    let body = (parts.method == Method::PUT || parts.method == Method::POST).then_some(body);
-    let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
-    let coding = Coding::asked_for(&parts.headers);
-    let visitor = Visitor::of(state.access.as_ref(), &parts.headers);
-    let (method, uri) = (parts.method, parts.uri);
-    drop(parts.headers);
-    drop(parts.extensions);
-    let (target, rest) = match route::resolve(&method, &uri) {
-        Resolved::Route(target, rest) => (target, rest),
-        Resolved::Redirect(location) => return finish(redirect(&method, &location), coding),
-        Resolved::Nothing => return finish(ApiError::NoSuchRoute.into_response(), coding),
-        Resolved::Malformed => {
-            // From below Nomad's router: it depends on nothing that was asked for.
-            let mut response = Response::new(Body::from("400 Bad Request"));
-            *response.status_mut() = StatusCode::BAD_REQUEST;
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return response;
-        }
-        Resolved::Server => return Response::default(),
-    };
-    let mut answering =
-        std::pin::pin!(serve(&state, Asking { method, uri, visitor, caller, body, coding }, target, rest));
-    let caught =
-        std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
-            Ok(poll) => poll.map(Ok),
-            Err(_) => Poll::Ready(Err("a handler panicked; see the message before this one")),
-        });
-    let response = match caught.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => error.into_response(),
-        Err(panic) => ApiError::Internal(panic.into()).into_response(),
-    };
-    finish(response, coding)
+impl Api {
+    /// What answers from this.
+    #[must_use]
+    pub fn new(state: State) -> Self {
+        Self(Arc::new(state))
+    }
+
+    /// As a service of axum's, for whoever asks without a connection.
+    pub fn router(&self) -> axum::Router {
+        let api = self.clone();
+        axum::Router::new().fallback(move |request: Request| async move { api.answer(request).await })
+    }
+
+    /// Answers one request. Connections come here without a router above: there is one route for axum, and finding it
+    /// costs each of them more than answering it.
+    async fn answer<B>(self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Self(state) = self;
+        let (parts, body) = request.into_parts();
+        // A body that nobody reads goes now. What is kept while a query waits is kept ten thousand times, so the headers go,
+        // too.
+        let body = (parts.method == Method::PUT || parts.method == Method::POST).then(|| Body::new(body));
+        let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
+        let coding = Coding::asked_for(&parts.headers);
+        let visitor = Visitor::of(state.access.as_ref(), &parts.headers);
+        let (method, uri) = (parts.method, parts.uri);
+        drop(parts.headers);
+        drop(parts.extensions);
+        let (target, rest) = match route::resolve(&method, &uri) {
+            Resolved::Route(target, rest) => (target, rest),
+            Resolved::Redirect(location) => return finish(redirect(&method, &location), coding),
+            Resolved::Nothing => return finish(ApiError::NoSuchRoute.into_response(), coding),
+            Resolved::Malformed => {
+                // From below Nomad's router: it depends on nothing that was asked for.
+                let mut response = Response::new(Body::from("400 Bad Request"));
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return response;
+            }
+            Resolved::Server => return Response::default(),
+        };
+        let mut answering =
+            std::pin::pin!(serve(&state, Asking { method, uri, visitor, caller, body, coding }, target, rest));
+        let caught =
+            std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+                Ok(poll) => poll.map(Ok),
+                Err(_) => Poll::Ready(Err("a handler panicked; see the message before this one")),
+            });
+        let response = match caught.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => error.into_response(),
+            Err(panic) => ApiError::Internal(panic.into()).into_response(),
+        };
+        finish(response, coding)
+    }
 }
 
 /// What of a request its answer depends on.

@@ -5,21 +5,22 @@
 //! once and waits for those that are being answered. HTTP/1.1 only, as Nomad. TLS will wrap the stream between
 //! `accept` and `converse`.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
-use axum::http::Method;
+use axum::body::Body;
+use axum::http::{Method, Response};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::Api;
 use super::connections::{Connections, Entry, Place, refuse};
 use crate::systemd::Handed;
 
@@ -224,9 +226,9 @@ impl Listener {
     }
 }
 
-/// Serves a router until `shutdown`, then stops in order: no new connection, idle ones are closed, those that are being
+/// Serves the API until `shutdown`, then stops in order: no new connection, idle ones are closed, those that are being
 /// answered get their answer, at most five seconds long. Waiting queries answer by themselves at `shutdown`.
-pub async fn serve(listener: Listener, router: axum::Router, shutdown: CancellationToken) {
+pub async fn serve(listener: Listener, api: Api, shutdown: CancellationToken) {
     let conversations = TaskTracker::new();
     // One per connection, dropped together at the stop. Not the token: each poll of a wait for it takes a lock that all
     // connections share, and a connection is polled with every request.
@@ -244,12 +246,11 @@ pub async fn serve(listener: Listener, router: axum::Router, shutdown: Cancellat
             look_again_at = FEW.max(2 * stops.len());
         }
         let (stop_in, stop) = oneshot::channel();
-        let router = || TowerToHyperService::new(router.clone());
         match accepted {
             Ok(Stream::Tcp(stream, address)) => match listener.connections.enter(address, Instant::now()) {
                 Entry::Served(place) => {
                     stops.push(stop_in);
-                    let introducing = Introducing { router: router(), client: Client::of(address) };
+                    let introducing = Introducing { api: api.clone(), client: Client::of(address) };
                     conversations.spawn(converse(stream, introducing, place, stop));
                 }
                 Entry::Told => drop(conversations.spawn(refuse(stream))),
@@ -257,7 +258,7 @@ pub async fn serve(listener: Listener, router: axum::Router, shutdown: Cancellat
             },
             Ok(Stream::Unix(stream, client)) => {
                 stops.push(stop_in);
-                let introducing = Introducing { router: router(), client };
+                let introducing = Introducing { api: api.clone(), client };
                 conversations.spawn(converse(stream, introducing, None, stop));
             }
             Err(error) => {
@@ -316,24 +317,24 @@ impl fmt::Display for Client {
     }
 }
 
-/// The router, told who asks where it makes a difference: a request that only reads carries nothing more than before,
+/// The API, told who asks where it makes a difference: a request that only reads carries nothing more than before,
 /// since ten thousand of them may wait.
-#[derive(Clone)]
 struct Introducing {
-    router: TowerToHyperService<axum::Router>,
+    api: Api,
     client: Client,
 }
 
 impl Service<Request<Incoming>> for Introducing {
-    type Response = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Response;
-    type Error = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Error;
-    type Future = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Future;
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if request.method() == Method::DELETE {
             request.extensions_mut().insert(self.client);
         }
-        self.router.call(request)
+        let answering = self.api.clone().answer(request);
+        Box::pin(async move { Ok(answering.await) })
     }
 }
 

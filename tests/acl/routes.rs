@@ -479,7 +479,7 @@ async fn status(fixture: &Fixture, method: &str, target: &str, secret: Option<&s
     }
     let body = if method == "PUT" { r#"{"Prefix":"ebs","Text":"ebs","Context":"plugins"}"# } else { "" };
     let request = request.body(Body::from(body)).expect("a legal request");
-    let response = fixture.router.clone().oneshot(request).await.expect("infallible");
+    let response = fixture.api.router().oneshot(request).await.expect("infallible");
     let status = response.status().as_u16();
     // A stream never ends; whatever is refused does.
     let is_whole = response.body().size_hint().exact().is_some();

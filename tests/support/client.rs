@@ -64,7 +64,7 @@ impl Answer {
 }
 
 pub async fn send(fixture: &Fixture, request: Request<Body>) -> Answer {
-    let response = fixture.router.clone().oneshot(request).await.expect("infallible");
+    let response = fixture.api.router().oneshot(request).await.expect("infallible");
     let (parts, body) = response.into_parts();
     for name in parts.headers.keys() {
         assert!(HEADERS.contains(&name.as_str()), "unexpected header {name}");
@@ -127,7 +127,7 @@ impl Lines {
     /// The same for a request that is complete.
     pub async fn answering(fixture: &Fixture, request: Request<Body>) -> Self {
         let target = request.uri().to_string();
-        let (parts, body) = fixture.router.clone().oneshot(request).await.expect("infallible").into_parts();
+        let (parts, body) = fixture.api.router().oneshot(request).await.expect("infallible").into_parts();
         assert_eq!(parts.status, 200, "{target}");
         Self { headers: parts.headers, body, read: String::new() }
     }
@@ -232,7 +232,7 @@ impl Served {
         let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
         let listener = listener.limited_by(&Connections::at_most(most));
         let address = listener.address().to_owned();
-        let server = tokio::spawn(serve(listener, fixture.router.clone(), fixture.shutdown.clone()));
+        let server = tokio::spawn(serve(listener, fixture.api.clone(), fixture.shutdown.clone()));
         Self { fixture, address, server }
     }
 

@@ -144,7 +144,7 @@ impl History for Told {
 
 /// An API, and all that stands behind it.
 pub struct Fixture {
-    pub router: axum::Router,
+    pub api: api::Api,
     pub changes: Arc<Changes>,
     pub waiters: Arc<Waiters>,
     pub sockets: Sockets,
@@ -178,17 +178,7 @@ impl Fixture {
         if let Some(access) = access {
             state = state.with_access(access);
         }
-        Self {
-            router: api::router(state),
-            changes,
-            waiters,
-            sockets,
-            allocations,
-            history,
-            shutdown,
-            standing,
-            catalog,
-        }
+        Self { api: api::Api::new(state), changes, waiters, sockets, allocations, history, shutdown, standing, catalog }
     }
 
     /// The fixture of `nomad-http.md` section 23, without allocations; its index is 103.

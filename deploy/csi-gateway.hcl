@@ -62,6 +62,18 @@ retire_lost = "24h"
 # Host headers that `forget` is taken from; default: names and addresses listened on, localhost
 # allowed_hosts = ["NAME"]
 
+# Ask for tokens: whoever has none may do what the policy `anonymous` says, or nothing
+# acl_enabled = true
+
+# Directory of policies as Nomad's, NAME.hcl or NAME.json; read anew when one changes
+# acl_policy_dir = "DIR"
+
+# File of tokens, which `acl token create` writes and which holds no secret; read anew when it changes
+# acl_tokens_file = "FILE"
+
+# What /metrics needs with --acl-enabled: agent-read (a token that may read the agent, as in Nomad) or open
+acl_metrics = "agent-read"
+
 # Transitions kept of each instance
 history = 32
 

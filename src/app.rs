@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::acl::{self, Access, AclError};
 use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, Api, ReadShape};
@@ -46,6 +48,9 @@ pub enum AppError {
     /// A socket that was bound for us is of no use.
     #[error("cannot serve at a socket that was handed over")]
     Handed(#[source] io::Error),
+    /// Policies or tokens that cannot be used.
+    #[error("cannot tell who may what")]
+    Acl(#[from] AclError),
     /// No place to keep state.
     #[error("cannot keep state")]
     Store(#[from] StoreError),
@@ -93,6 +98,8 @@ pub struct Plan {
     pub max_connections_per_client: u32,
     /// Sockets that are bound already, to serve at, too.
     pub handed: Vec<Handed>,
+    /// Whose tokens and policies count; `None`: nobody is asked for any.
+    pub access: Option<acl::Settings>,
     /// What the API is told.
     pub api: api::Settings,
 }
@@ -113,6 +120,7 @@ impl Plan {
             endpoints,
             max_connections_per_client: 0,
             handed: Vec::new(),
+            access: None,
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
@@ -150,6 +158,11 @@ impl Plan {
         plan.max_connections_per_client = config.max_connections_per_client;
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
+        plan.access = config.access.as_ref().map(|access| acl::Settings {
+            policy_directory: access.policy_directory.clone(),
+            tokens_file: access.tokens_file.clone(),
+        });
+        plan.api.is_metrics_open = config.access.as_ref().is_some_and(|access| access.is_metrics_open);
         plan.api.region.clone_from(&config.region);
         plan.api.allowed_hosts.clone_from(&config.allowed_hosts);
         plan.api.read_shape = if config.is_documented_shape { ReadShape::Documented } else { ReadShape::Nomad };
@@ -192,13 +205,15 @@ pub struct Gateway {
     commands: Commands,
     sockets: Sockets,
     reports: mpsc::Sender<Report>,
+    /// With what tells it to read its files anew; `None`: nobody is asked for a token.
+    access: Option<(Access, Signal)>,
 }
 
 impl Gateway {
     /// Opens the store and binds every address.
     ///
     /// # Errors
-    /// A state directory or an address that cannot be used.
+    /// A state directory, an address or a policy that cannot be used.
     pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
         // Addresses first: whoever cannot serve must not touch the state of the one that does.
@@ -210,6 +225,10 @@ impl Gateway {
         for endpoint in &plan.endpoints {
             listeners.push(Listener::bind(endpoint).await?.limited_by(&connections));
         }
+        let access = match plan.access.clone() {
+            Some(settings) => Some((Access::load(settings)?, signal(SignalKind::hangup()).map_err(AppError::Signals)?)),
+            None => None,
+        };
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
         let (store, loaded) = open(&plan.keep, &settings)?;
         info!(
@@ -225,6 +244,7 @@ impl Gateway {
         let (publisher, handles) = Publisher::new(loaded, store);
         let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
+            access,
             plan,
             former,
             listeners,
@@ -259,7 +279,7 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports } = self;
+        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports, access } = self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
         plan.api.address = tcp.unwrap_or_default().to_owned();
         if plan.api.allowed_hosts.is_empty() {
@@ -282,7 +302,16 @@ impl Gateway {
 
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
-        let state = state.with_commands(commands);
+        let mut state = state.with_commands(commands);
+        if let Some((access, hangup)) = access {
+            let following = access.clone().follow(hangup);
+            let stop = stop.clone();
+            parts.spawn(async move {
+                // Until then it never ends.
+                let _ = stop.run_until_cancelled_owned(following).await;
+            });
+            state = state.with_access(access);
+        }
         let api = Api::new(state);
         for listener in listeners {
             info!(address = listener.address(), "serving");

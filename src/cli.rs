@@ -5,7 +5,7 @@ use clap::builder::styling::Styles;
 use crate::config::arguments::{self, Typed};
 use crate::config::load::{self, Problems, Variables};
 use crate::config::settings::{self, Command};
-use crate::config::{Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
+use crate::config::{Acl, Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
 use crate::domain::text::escaped;
 
 /// What was asked for.
@@ -29,6 +29,8 @@ pub enum Invocation {
     Forget(Forget),
     /// `healthcheck`.
     Healthcheck(Healthcheck),
+    /// `acl`.
+    Acl(Acl),
     /// `demo`.
     Demo(Demo),
     /// `completion`.
@@ -72,6 +74,7 @@ pub fn parse(arguments: &[String], variable: Variables<'_>) -> Result<Invocation
         Command::History => Invocation::History(load::history(&typed, variable, problems)?),
         Command::Forget => Invocation::Forget(load::forget(&typed, variable, problems)?),
         Command::Healthcheck => Invocation::Healthcheck(load::healthcheck(&typed, variable, problems)?),
+        Command::Acl => Invocation::Acl(load::acl(&typed, variable, problems)?),
         Command::Demo => Invocation::Demo(load::demo(&typed, variable, problems)?),
         Command::Config => Invocation::Text(config(&typed, variable, problems)?),
         Command::Completion => Invocation::Completion(load::completion(&typed, variable, problems)?),

@@ -73,6 +73,7 @@ async fn run(invocation: Invocation, handed: Vec<Handed>, variable: Variables<'_
         Invocation::History(config) => commands::history::run(&config).await,
         Invocation::Forget(config) => commands::forget::run(&config).await,
         Invocation::Healthcheck(config) => commands::healthcheck::run(&config).await,
+        Invocation::Acl(config) => commands::acl::run(&config),
         Invocation::Completion(config) => commands::completion::run(&config).await,
         Invocation::Serve(config) => match serve(&config, handed, variable).await {
             Ok(()) => Outcome::Done,

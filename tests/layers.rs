@@ -21,6 +21,7 @@ const TABLE: &[Row] = &[
     ("transport", &[], "a socket knows nothing of what is said over it"),
     ("store", &[], "keeps records; who makes or reads them is not its business"),
     ("owner", &[], "says who runs a socket, in domain's words"),
+    ("acl", &[], "policies, tokens and what they allow; which right a route needs is `api`'s"),
     ("ui", &[], "static files"),
     ("csi", &["transport"], "one driver behind one socket; when to ask is `fingerprint`'s"),
     (
@@ -34,6 +35,7 @@ const TABLE: &[Row] = &[
     (
         "api",
         &[
+            "acl",
             "registry::allocations",
             "registry::changes",
             "registry::reader",
@@ -49,12 +51,25 @@ const TABLE: &[Row] = &[
     ("cli", &["config"], "arguments and help, from the table of settings"),
     (
         "app",
-        &["api", "config", "csi", "discovery", "fingerprint", "fleet", "owner", "registry", "store", "transport", "ui"],
+        &[
+            "acl",
+            "api",
+            "config",
+            "csi",
+            "discovery",
+            "fingerprint",
+            "fleet",
+            "owner",
+            "registry",
+            "store",
+            "transport",
+            "ui",
+        ],
         "the composition root: everything below it, nothing beside it",
     ),
     (
         "commands",
-        &["api::wire", "config", "csi", "discovery"],
+        &["acl", "api::wire", "config", "csi", "discovery"],
         "the client side: speaks HTTP, or CSI for `probe` and `doctor`",
     ),
     (

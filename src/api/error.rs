@@ -69,6 +69,14 @@ pub(super) enum ApiError {
     StrangeHost,
     /// A read without an id.
     MissingPluginId,
+    /// Whoever asks may not, in Nomad's words.
+    Denied,
+    /// Whoever asks may not, and this is what is missing (ours).
+    Lacking(&'static str),
+    /// A token that was one; only where a token is asked about itself.
+    TokenExpired,
+    /// No policy of that name.
+    NoSuchPolicy,
     /// A region that is not ours.
     NoPathToRegion,
     /// Our own trouble: told to the log, not to the client.
@@ -97,6 +105,12 @@ impl ApiError {
                 "Permission denied: the Host header names no host of this gateway; see its --allowed-hosts",
                 None,
             ),
+            Self::Denied => (StatusCode::FORBIDDEN, "Permission denied", None),
+            Self::Lacking(rule) => {
+                return text_response(StatusCode::FORBIDDEN, format!("Permission denied: this needs {rule}"));
+            }
+            Self::TokenExpired => (StatusCode::INTERNAL_SERVER_ERROR, "ACL token expired", None),
+            Self::NoSuchPolicy => (StatusCode::NOT_FOUND, "ACL policy not found", None),
             Self::MissingPluginId => (StatusCode::INTERNAL_SERVER_ERROR, "missing plugin ID", None),
             Self::NoPathToRegion => (StatusCode::INTERNAL_SERVER_ERROR, "No path to region", None),
             Self::Internal(cause) => {

@@ -13,6 +13,8 @@ use super::State;
 use super::content::Content;
 use super::error::ApiError;
 use super::query::Query;
+use super::right::{Guard, Right, Visitor};
+use super::route::Target;
 use super::stream::{ALIVE, Event, Source, Steps, content};
 use super::wire::nomad;
 use crate::domain::plugin::Plugin;
@@ -64,11 +66,13 @@ impl Wanted {
 }
 
 /// Starts a stream.
-pub(super) fn answer(state: &Arc<State>, query: &Query<'_>) -> Result<Response<Content>, ApiError> {
+pub(super) fn answer(state: &Arc<State>, query: &Query<'_>, visitor: &Visitor) -> Result<Response<Content>, ApiError> {
     let from = index_of(query.first("index").unwrap_or_default())?;
     let topics = query.all("topic").map(|value| String::from_utf8_lossy(value).into_owned());
     let wanted = Wanted::parse(topics).map_err(|what| ApiError::BadStream(format!("Invalid topic query: {what}")))?;
     query.check_region(&state.settings.region)?;
+    check(state, query, visitor)?;
+    let guard = visitor.guard(state.access.as_ref());
     let (mut buffered, last) = state.reader.changes().all();
     buffered.retain(|step| step.plugins.iter().any(|plugin| plugin.shown_by_nomad.is_some()));
     let first = match buffered.last() {
@@ -77,12 +81,21 @@ pub(super) fn answer(state: &Arc<State>, query: &Query<'_>) -> Result<Response<C
         _ => buffered.partition_point(|step| step.index < from),
     };
     let steps = Steps::new(Arc::clone(state), last, buffered.drain(first..));
-    let mut response = Response::new(content(Events { state: Arc::clone(state), wanted, steps, has_begun: false }));
+    let mut response =
+        Response::new(content(Events { state: Arc::clone(state), guard, wanted, steps, has_begun: false }));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     Ok(response)
+}
+
+/// Nomad's rule: jobs of the namespace must be readable, and of all topics only a management token hears.
+fn check(state: &State, query: &Query<'_>, visitor: &Visitor) -> Result<(), ApiError> {
+    let mut topics = query.all("topic").peekable();
+    let is_all = topics.peek().is_none() || topics.any(|topic| topic.split(|byte| *byte == b':').next() == Some(b"*"));
+    let may = visitor.has(state, Right::Management) || !is_all && visitor.may_read_jobs(&query.namespace());
+    if may { Ok(()) } else { Err(visitor.refused(state, Target::EventStream, Right::Events)) }
 }
 
 /// Signed, as Nomad reads it; below zero is beyond everything, as Nomad takes it.
@@ -104,6 +117,7 @@ fn index_of(value: &[u8]) -> Result<Index, ApiError> {
 
 struct Events {
     state: Arc<State>,
+    guard: Guard,
     wanted: Wanted,
     steps: Steps,
     has_begun: bool,
@@ -115,7 +129,12 @@ impl Source for Events {
             return Some(Bytes::from_static(ALIVE));
         }
         loop {
-            match self.steps.next().await {
+            let event = tokio::select! {
+                biased;
+                () = self.guard.lost() => return None,
+                event = self.steps.next() => event,
+            };
+            match event {
                 Event::Step(step) => {
                     if let Some(line) = self.line(&step) {
                         return Some(line);

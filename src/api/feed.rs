@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
-use axum::http::Response;
+use axum::http::{Method, Response};
 use bytes::Bytes;
 
 use super::State;
 use super::content::Content;
 use super::error::ApiError;
 use super::query::Query;
+use super::right::{Guard, Visitor};
+use super::route::Target;
 use super::stream::{ALIVE, Event, Source, Steps, content};
 use super::wire::{gateway as wire, json};
 use crate::domain::plugin::Plugin;
@@ -20,9 +22,12 @@ use crate::domain::time::Index;
 use crate::registry::changes::Step;
 
 /// Starts a stream.
-pub(super) fn answer(state: &Arc<State>, query: &Query<'_>) -> Result<Response<Content>, ApiError> {
+pub(super) fn answer(state: &Arc<State>, query: &Query<'_>, visitor: &Visitor) -> Result<Response<Content>, ApiError> {
     let seen = query.check(&state.settings.region)?.seen;
-    let mut feed = Feed { state: Arc::clone(state), present: None, steps: Steps::new(Arc::clone(state), seen, []) };
+    visitor.check(state, Target::GatewayStream, Target::GatewayStream.right(&Method::GET))?;
+    let guard = visitor.guard(state.access.as_ref());
+    let mut feed =
+        Feed { state: Arc::clone(state), guard, present: None, steps: Steps::new(Arc::clone(state), seen, []) };
     if seen == Index(0) || seen > state.reader.current().index() || state.reader.changes().since(seen).is_none() {
         feed.begin();
     }
@@ -36,6 +41,7 @@ pub(super) fn answer(state: &Arc<State>, query: &Query<'_>) -> Result<Response<C
 
 struct Feed {
     state: Arc<State>,
+    guard: Guard,
     /// The state that is being told; `None`: it was.
     present: Option<Present>,
     steps: Steps,
@@ -77,7 +83,12 @@ impl Source for Feed {
             if let Some(line) = self.of_present() {
                 return Some(line);
             }
-            match self.steps.next().await {
+            let event = tokio::select! {
+                biased;
+                () = self.guard.lost() => return None,
+                event = self.steps.next() => event,
+            };
+            match event {
                 Event::Step(step) => return Some(self.of_step(&step)),
                 Event::Quiet => return Some(Bytes::from_static(ALIVE)),
                 Event::Lost => self.begin(),

@@ -1,6 +1,6 @@
 //! `DELETE /v1/gateway/plugin/:id`: forgets instances that are dead. The only request that changes anything.
 //!
-//! Without ACLs it is taken from this machine alone, over loopback or a unix socket, and only under a name of ours: a
+//! With ACLs it takes a management token, from wherever. Without them it is taken from this machine alone, over loopback or a unix socket, and only under a name of ours: a
 //! web page whose name was made to point at this address (DNS rebinding) asks under its own.
 
 use std::net::IpAddr;
@@ -13,6 +13,8 @@ use super::content::Content;
 use super::error::{ApiError, Complaint};
 use super::meta::Meta;
 use super::query::Query;
+use super::right::{Right, Visitor};
+use super::route::Target;
 use super::server::Client;
 use super::wire::{gateway as wire, json};
 use super::{State, json_response, plugins};
@@ -92,16 +94,23 @@ pub fn names_of<'a>(addresses: impl IntoIterator<Item = &'a str>) -> Vec<String>
 /// Answers the request.
 pub(super) async fn answer(
     state: &State,
+    visitor: &Visitor,
     caller: Option<Caller>,
     rest: &[u8],
     query: &Query<'_>,
 ) -> Result<Response<Content>, ApiError> {
     // An aggregator of another's hosts, or a test: there is nobody to tell.
     let Some(commands) = &state.commands else { return Err(ApiError::InvalidMethod) };
-    let client = match caller {
-        Some(Caller::Trusted(client)) => client,
-        Some(Caller::StrangeHost) => return Err(ApiError::StrangeHost),
-        Some(Caller::Remote) | None => return Err(ApiError::OnlyFromHere),
+    let client = match (visitor, caller) {
+        (Visitor::Anybody, Some(Caller::Trusted(client))) => client.to_string(),
+        (Visitor::Anybody, Some(Caller::StrangeHost)) => return Err(ApiError::StrangeHost),
+        (Visitor::Anybody, Some(Caller::Remote) | None) => return Err(ApiError::OnlyFromHere),
+        // No page that was made to point here has a token, so it does not matter where it comes from.
+        (Visitor::Known(asker), _) => {
+            visitor.check(state, Target::GatewayPlugin, Right::Management)?;
+            format!("token {}", asker.accessor())
+        }
+        (Visitor::Nobody(_), _) => return Err(visitor.refused(state, Target::GatewayPlugin, Right::Management)),
     };
     let id = plugins::id_of(rest)?;
     query.check(&state.settings.region)?;

@@ -95,6 +95,7 @@ impl About {
                 let sockets = state.sockets.all().len();
                 let settings = &state.settings;
                 let events = state.sockets.events();
+                let acl = state.access.as_ref().map(crate::acl::Access::standing);
                 json::compact(&wire::Gateway::new(
                     catalog,
                     &standing,
@@ -102,6 +103,7 @@ impl About {
                     &events,
                     settings.role,
                     &settings.region,
+                    acl.as_ref(),
                 ))
             }
             About::Plugins(filter) => filter.page(catalog).0,

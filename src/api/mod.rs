@@ -22,6 +22,7 @@ mod meta;
 mod metrics;
 mod plugins;
 mod query;
+mod right;
 mod route;
 mod search;
 pub mod server;
@@ -42,6 +43,7 @@ use axum::http::{Method, Response, StatusCode, Uri};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::acl::Access;
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
 use crate::registry::allocations::Allocations;
@@ -55,10 +57,12 @@ use error::ApiError;
 use forget::Caller;
 use meta::Meta;
 use query::Query;
+use right::{Refusals, Right, Visitor};
 use route::{Resolved, Target};
 
 pub use forget::names_of;
 pub use query::WAIT_LIMIT;
+pub use right::documented as rights;
 
 /// OpenAPI 3.1 of everything that is served. Tests hold every reply to it.
 const DESCRIPTION: &str = include_str!("openapi.json");
@@ -121,6 +125,8 @@ pub struct Settings {
     pub role: &'static str,
     /// Hosts that a command may name: names in lower case, addresses as Rust prints them.
     pub allowed_hosts: Vec<String>,
+    /// Whether metrics are open to all where ACLs are on.
+    pub is_metrics_open: bool,
 }
 
 impl Default for Settings {
@@ -131,6 +137,7 @@ impl Default for Settings {
             address: String::new(),
             role: "standalone",
             allowed_hosts: names_of([]),
+            is_metrics_open: false,
         }
     }
 }
@@ -147,6 +154,9 @@ pub struct State {
     commands: Option<Commands>,
     /// `None`: nobody says who runs a driver.
     allocations: Option<Allocations>,
+    /// `None`: ACLs are off.
+    access: Option<Access>,
+    refusals: Refusals,
 }
 
 impl State {
@@ -168,6 +178,8 @@ impl State {
             bodies: Bodies::default(),
             commands: None,
             allocations: None,
+            access: None,
+            refusals: Refusals::default(),
         }
     }
 
@@ -182,6 +194,13 @@ impl State {
     #[must_use]
     pub fn with_allocations(mut self, allocations: Allocations) -> Self {
         self.allocations = Some(allocations);
+        self
+    }
+
+    /// Asks everybody for their rights.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = Some(access);
         self
     }
 }
@@ -217,6 +236,7 @@ impl Api {
         let body = (parts.method == Method::PUT || parts.method == Method::POST).then(|| Body::new(body));
         let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
         let coding = Coding::asked_for(&parts.headers);
+        let visitor = Visitor::of(state.access.as_ref(), &parts.headers);
         let (method, uri) = (parts.method, parts.uri);
         drop(parts.headers);
         drop(parts.extensions);
@@ -234,7 +254,8 @@ impl Api {
             }
             Resolved::Server => return Response::default(),
         };
-        let mut answering = std::pin::pin!(serve(&state, Asking { method, uri, caller, body, coding }, target, rest));
+        let mut answering =
+            std::pin::pin!(serve(&state, Asking { method, uri, visitor, caller, body, coding }, target, rest));
         let caught =
             std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
                 Ok(poll) => poll.map(Ok),
@@ -253,6 +274,7 @@ impl Api {
 struct Asking {
     method: Method,
     uri: Uri,
+    visitor: Visitor,
     /// `None`: it changes nothing, so nobody asks who it is.
     caller: Option<Caller>,
     /// `None`: it is not one that is read.
@@ -266,12 +288,14 @@ async fn serve(
     target: Target,
     rest: Vec<u8>,
 ) -> Result<Response<Content>, ApiError> {
-    let Asking { method, uri, caller, body, coding } = asking;
+    let Asking { method, uri, visitor, caller, body, coding } = asking;
+    let right = target.right(&method);
     match target {
         Target::Live | Target::Ready | Target::Metrics => {
             if method != Method::GET && method != Method::HEAD {
                 return Err(ApiError::InvalidMethod);
             }
+            visitor.check(state, target, right)?;
             return Ok(match target {
                 Target::Live => health::live(),
                 Target::Ready => health::ready(&state.reader),
@@ -281,12 +305,12 @@ async fn serve(
         Target::GatewayPlugin if method == Method::DELETE => {
             let query = Query::parse(uri.query());
             // In a box of its own: what waits here is kept ten thousand times, and never for this.
-            return Box::pin(forget::answer(state, caller, &rest, &query)).await;
+            return Box::pin(forget::answer(state, &visitor, caller, &rest, &query)).await;
         }
         Target::Search | Target::FuzzySearch if method == Method::PUT || method == Method::POST => {
             let how = if target == Target::Search { search::How::Prefix } else { search::How::Fuzzy };
             let query = Query::parse(uri.query());
-            return Box::pin(search::answer(state, how, body, &query)).await;
+            return Box::pin(search::answer(state, how, body, &query, &visitor)).await;
         }
         Target::Search | Target::FuzzySearch => return Err(ApiError::InvalidMethod),
         _ if method != Method::GET => return Err(ApiError::InvalidMethod),
@@ -294,15 +318,15 @@ async fn serve(
     }
     drop((method, body));
     match target {
-        Target::List => match plugins::List::parse(state, &Query::parse(uri.query()))? {
+        Target::List => match plugins::List::parse(state, &Query::parse(uri.query()), &visitor)? {
             plugins::Listing::Trivial(response) => Ok(response),
             plugins::Listing::Asked(list) => {
-                drop(uri);
+                drop((uri, visitor));
                 Ok(list.answer(state, coding).await)
             }
         },
         Target::Read => {
-            let read = plugins::Read::parse(state, &rest, &Query::parse(uri.query()))?;
+            let read = plugins::Read::parse(state, &rest, &Query::parse(uri.query()), visitor)?;
             drop((uri, rest));
             read.answer(state, coding).await
         }
@@ -313,12 +337,13 @@ async fn serve(
         | Target::GatewaySockets
         | Target::GatewayHistory => {
             let asked = gateway::Asked::parse(state, target, &rest, &Query::parse(uri.query()))?;
-            drop((uri, rest));
+            visitor.check(state, target, right)?;
+            drop((uri, rest, visitor));
             asked.answer(state).await
         }
         Target::Description => Ok(json_response(None, DESCRIPTION)),
-        Target::GatewayStream => feed::answer(state, &Query::parse(uri.query())),
-        Target::EventStream => events::answer(state, &Query::parse(uri.query())),
+        Target::GatewayStream => feed::answer(state, &Query::parse(uri.query()), &visitor),
+        Target::EventStream => events::answer(state, &Query::parse(uri.query()), &visitor),
         Target::Leader
         | Target::Peers
         | Target::Regions
@@ -328,7 +353,7 @@ async fn serve(
         | Target::Namespaces
         | Target::TokenSelf
         | Target::Policy
-        | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query())),
+        | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor),
         Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
             Err(ApiError::NoSuchRoute)
         }

@@ -9,8 +9,9 @@ use super::content::{Coding, Content};
 use super::error::ApiError;
 use super::meta::Meta;
 use super::query::{Blocking, Prefix, Query};
+use super::route::Target;
 use super::wire::{json, nomad};
-use super::{State, blocking, json_response};
+use super::{Right, State, Visitor, blocking, json_response};
 use crate::domain::catalog::Catalog;
 use crate::domain::plugin::Plugin;
 use crate::domain::time::Index;
@@ -33,7 +34,7 @@ pub(super) enum Listing {
 
 impl List {
     /// Checks a request.
-    pub(super) fn parse(state: &State, query: &Query<'_>) -> Result<Listing, ApiError> {
+    pub(super) fn parse(state: &State, query: &Query<'_>, visitor: &Visitor) -> Result<Listing, ApiError> {
         match query.first("type") {
             None => {
                 let body = if query.is_pretty() { "[]\n" } else { "[]" };
@@ -44,6 +45,7 @@ impl List {
             Some(_) => {}
         }
         let blocking = query.check(&state.settings.region)?;
+        visitor.check(state, Target::List, Right::ListPlugins)?;
         Ok(Listing::Asked(Self { blocking, prefix: query.prefix(), is_pretty: query.is_pretty() }))
     }
 
@@ -73,8 +75,9 @@ pub(super) struct Read {
     /// `None` where it is no text, and so no plugin's.
     id: Option<String>,
     form: Form,
-    /// Whose allocations are shown; `None` where there are none to show.
+    /// Whose allocations are shown; `None` where there are none to show, or none that may be.
     namespace: Option<Box<str>>,
+    visitor: Visitor,
 }
 
 /// The id in what follows a subtree's root: the first of one or two segments, whatever the second is.
@@ -86,15 +89,18 @@ pub(super) fn id_of(rest: &[u8]) -> Result<&[u8], ApiError> {
 
 impl Read {
     /// Checks a request.
-    pub(super) fn parse(state: &State, rest: &[u8], query: &Query<'_>) -> Result<Self, ApiError> {
+    pub(super) fn parse(state: &State, rest: &[u8], query: &Query<'_>, visitor: Visitor) -> Result<Self, ApiError> {
         let id = id_of(rest)?;
         let blocking = query.check(&state.settings.region)?;
+        visitor.check(state, Target::Read, Right::ReadPlugins)?;
         if id.is_empty() {
             return Err(ApiError::MissingPluginId);
         }
         let form = Form { shape: query.shape().unwrap_or(state.settings.read_shape), is_pretty: query.is_pretty() };
         let namespace = state.allocations.as_ref().map(|_| query.namespace());
-        Ok(Self { blocking, id: String::from_utf8(id.to_vec()).ok(), form, namespace })
+        // Asked once, as in Nomad: a token that is revoked meanwhile still gets its answer.
+        let namespace = namespace.filter(|namespace| visitor.may_read_jobs(namespace));
+        Ok(Self { blocking, id: String::from_utf8(id.to_vec()).ok(), form, namespace, visitor })
     }
 
     /// Waits and answers.
@@ -116,6 +122,8 @@ impl Read {
         let (Some(allocations), Some(namespace)) = (&state.allocations, &self.namespace) else {
             return state.bodies.read(plugin, self.form, coding);
         };
-        state.bodies.read_with(plugin, self.form, coding, &allocations.of(plugin, namespace))
+        let mut shown = allocations.of(plugin, namespace);
+        shown.retain(|one| self.visitor.may_read_jobs(&one.namespace));
+        state.bodies.read_with(plugin, self.form, coding, &shown)
     }
 }

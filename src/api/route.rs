@@ -110,6 +110,18 @@ const ROUTES: &[Route] = &[
     exact(&["metrics"], Target::Metrics),
 ];
 
+/// Every route as it is written, and what it is about.
+pub(super) fn all() -> Vec<(String, Target)> {
+    let written = |route: &Route| {
+        let mut path = route.segments.iter().map(|segment| format!("/{segment}")).collect::<String>();
+        if route.has_subtree {
+            path.push_str(if route.target == Target::Policy { "/:name" } else { "/:id" });
+        }
+        (path, route.target)
+    };
+    ROUTES.iter().map(written).collect()
+}
+
 /// What becomes of a request target.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resolved {

@@ -11,6 +11,8 @@ use super::content::Content;
 use super::error::{ApiError, text_response};
 use super::meta::Meta;
 use super::query::Query;
+use super::right::{Right, Visitor};
+use super::route::Target;
 use super::wire::{cluster as wire, json};
 use super::{State, json_response};
 use crate::domain::time::Index;
@@ -57,6 +59,7 @@ pub(super) async fn answer(
     how: How,
     body: Option<Body>,
     query: &Query<'_>,
+    visitor: &Visitor,
 ) -> Result<Response<Content>, ApiError> {
     // Parsed for its checks; an `index` holds nobody here.
     query.check(&state.settings.region)?;
@@ -65,12 +68,24 @@ pub(super) async fn answer(
         Err(text) => return Ok(text_response(StatusCode::BAD_REQUEST, text)),
     };
     let context = text(&asked, "Context");
-    let contexts: Vec<Context> =
+    let mut contexts: Vec<Context> =
         Context::ALL.into_iter().filter(|known| context == "all" || context == known.name()).collect();
     if contexts.is_empty() {
         let known = Context::ALL.map(Context::name).join(" ");
         let text = format!("context must be one of [{known}] or 'all' for all contexts; got {context:?}");
         return Ok(text_response(StatusCode::INTERNAL_SERVER_ERROR, text));
+    }
+    // Of every namespace: nobody is turned away, and shown is what may be read.
+    let is_everywhere = how == How::Fuzzy && (text(&asked, "Namespace") == "*" || &*query.namespace() == "*");
+    contexts.retain(|context| match context {
+        Context::Namespaces => NAMESPACES.iter().any(|namespace| visitor.sees_namespace(namespace)),
+        Context::Plugins if is_everywhere => visitor.has(state, Right::ReadPlugins),
+        Context::Plugins => visitor.has(state, Right::ListPlugins),
+    });
+    let is_nobody = matches!(visitor, Visitor::Nobody(_));
+    if is_nobody || contexts.is_empty() && !is_everywhere {
+        let target = if how == How::Prefix { Target::Search } else { Target::FuzzySearch };
+        return Err(visitor.refused(state, target, Right::Contexts));
     }
     let catalog = state.reader.current();
     let ids = |context: Context| -> Vec<&str> {

@@ -1,5 +1,6 @@
 //! The client side, and how any command ends.
 
+pub mod acl;
 pub mod completion;
 pub mod doctor;
 pub mod forget;

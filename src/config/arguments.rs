@@ -56,7 +56,7 @@ pub fn scan(command: Command, arguments: &[String], problems: &mut Problems) -> 
         };
         typed.flags.entry(setting.name).or_default().push(value);
     }
-    let allowed = usize::from(command.operand().is_some());
+    let allowed = if command == Command::Acl { usize::MAX } else { usize::from(command.operand().is_some()) };
     for operand in typed.operands.iter().skip(allowed) {
         problems.0.push(format!("unexpected argument `{}` after `{command}`", escaped(operand)));
     }

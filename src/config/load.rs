@@ -9,7 +9,8 @@ use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
 use super::values::{Values, not_empty, number, one_of, positive, shown};
 use super::{
-    Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell, Sources, Status, Wait,
+    Access, Acl, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell, Sources,
+    Status, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};
@@ -132,8 +133,79 @@ fn served(values: &mut Values<'_>) -> Serve {
         retire_gone: values.duration("retire-gone"),
         retire_lost: values.duration("retire-lost"),
         allowed_hosts: values.hosts(),
+        access: access(values),
         logging: values.logging(),
     }
+}
+
+/// Who is asked for tokens. Files that say who may what, with nobody to ask, are a mistake that leaves a door open.
+fn access(values: &mut Values<'_>) -> Option<Access> {
+    let is_enabled = values.is_on("acl-enabled");
+    let is_said = !values.all("acl-enabled").is_empty();
+    let path = |text: &str| Ok(PathBuf::from(not_empty(text)?));
+    let access = Access {
+        policy_directory: values.parse("acl-policy-dir", path),
+        tokens_file: values.parse("acl-tokens-file", path),
+        is_metrics_open: values.word("acl-metrics", &[("agent-read", false), ("open", true)]).unwrap_or_default(),
+    };
+    let has_files = access.policy_directory.is_some() || access.tokens_file.is_some();
+    if is_enabled && !has_files {
+        values.problems.0.push("--acl-enabled needs --acl-tokens-file, --acl-policy-dir, or both".to_owned());
+    } else if has_files && !is_said {
+        let problem = "--acl-policy-dir and --acl-tokens-file do nothing without --acl-enabled; say --acl-enabled=false if nobody is to be asked for a token";
+        values.problems.0.push(problem.to_owned());
+    }
+    is_enabled.then_some(access)
+}
+
+/// What `acl` does.
+///
+/// # Errors
+/// Every problem, those found while scanning included.
+pub fn acl(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Acl, Problems> {
+    const ACTIONS: &str =
+        "`acl token create`, `acl token list`, `acl token revoke ACCESSOR` or `acl policy check FILE`";
+    let mut values = Values::new(Command::Acl, typed, variable, problems);
+    let operands: Vec<&str> = typed.operands.iter().map(String::as_str).collect();
+    let path = |text: &str| Ok(PathBuf::from(not_empty(text)?));
+    let file = values.parse("acl-tokens-file", path);
+    let is_json = values.is_on("json");
+    if let ["token", ..] = operands[..]
+        && file.is_none()
+    {
+        values.problems.0.push("which tokens? --acl-tokens-file=FILE names the file that `serve` reads".to_owned());
+    }
+    let file = file.unwrap_or_default();
+    let acl = match operands[..] {
+        ["token", "create"] => {
+            let policies: Vec<String> = values.all("policy").into_iter().map(|(name, _)| name).collect();
+            let is_management = values.is_on("management");
+            if is_management != policies.is_empty() {
+                let problem = "a new token needs --policy=NAME, or --management, and not both";
+                values.problems.0.push(problem.to_owned());
+            }
+            Some(Acl::Create {
+                file,
+                policies,
+                is_management,
+                name: values.parse("name", |text| Ok(text.to_owned())).unwrap_or_default(),
+                ttl: values.parse("ttl", super::values::positive),
+                policy_directory: values.parse("acl-policy-dir", path),
+                is_json,
+            })
+        }
+        ["token", "list"] => Some(Acl::List { file, is_json }),
+        ["token", "revoke", accessor] => Some(Acl::Revoke { file, accessor: accessor.to_owned() }),
+        ["policy", "check", _, ..] => {
+            Some(Acl::Check { files: operands[2..].iter().map(|&file| PathBuf::from(file)).collect() })
+        }
+        _ => {
+            // Not repeated: a secret may stand where an action should.
+            values.problems.0.push(format!("what should `acl` do? {ACTIONS}"));
+            None
+        }
+    };
+    values.finish_some(acl)
 }
 
 /// What `probe` runs with. The socket is the operand, `--csi-address`, or what the sidecars take without a flag.

@@ -92,8 +92,62 @@ pub struct Serve {
     pub retire_lost: Duration,
     /// `Host` headers that commands are taken from; empty: those that belong to the addresses.
     pub allowed_hosts: Vec<String>,
+    /// Whose tokens and policies count; `None`: nobody is asked for any.
+    pub access: Option<Access>,
     /// Logs.
     pub logging: Logging,
+}
+
+/// Who may what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// A directory of policies.
+    pub policy_directory: Option<PathBuf>,
+    /// The file of tokens.
+    pub tokens_file: Option<PathBuf>,
+    /// Whether metrics are open to all.
+    pub is_metrics_open: bool,
+}
+
+/// What `acl` does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acl {
+    /// A new token.
+    Create {
+        /// The file of tokens.
+        file: PathBuf,
+        /// Its policies.
+        policies: Vec<String>,
+        /// Whether it may do everything.
+        is_management: bool,
+        /// Its name, for people.
+        name: String,
+        /// How long it lives; `None`: until it is revoked.
+        ttl: Option<Duration>,
+        /// Where its policies should be, if that is known.
+        policy_directory: Option<PathBuf>,
+        /// Whether the answer is JSON.
+        is_json: bool,
+    },
+    /// All tokens, without secrets.
+    List {
+        /// The file of tokens.
+        file: PathBuf,
+        /// Whether the answer is JSON.
+        is_json: bool,
+    },
+    /// The end of a token.
+    Revoke {
+        /// The file of tokens.
+        file: PathBuf,
+        /// Which one.
+        accessor: String,
+    },
+    /// Whether policies are valid.
+    Check {
+        /// Their files.
+        files: Vec<PathBuf>,
+    },
 }
 
 /// What `probe` runs with.

@@ -24,6 +24,8 @@ pub enum Command {
     Forget,
     /// How our own service is.
     Healthcheck,
+    /// Tokens and policies.
+    Acl,
     /// Scripted drivers, or a made fleet.
     Demo,
     /// What `serve` would run with.
@@ -36,7 +38,7 @@ pub enum Command {
 
 impl Command {
     /// Every command, in the order of the help.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Serve,
         Self::Probe,
         Self::Status,
@@ -45,6 +47,7 @@ impl Command {
         Self::History,
         Self::Forget,
         Self::Healthcheck,
+        Self::Acl,
         Self::Demo,
         Self::Config,
         Self::Completion,
@@ -63,6 +66,7 @@ impl Command {
             Self::History => "history",
             Self::Forget => "forget",
             Self::Healthcheck => "healthcheck",
+            Self::Acl => "acl",
             Self::Demo => "demo",
             Self::Config => "config",
             Self::Completion => "completion",
@@ -84,6 +88,7 @@ impl Command {
             Self::History => "Show what happened to plugins, the newest last",
             Self::Forget => "Have a gateway forget the instances of a plugin that are dead",
             Self::Healthcheck => "Ask the gateway of this machine how it is; exit code 0 if it lives, 4 if not",
+            Self::Acl => "Make, list and revoke tokens in a file; check policies",
             Self::Demo => {
                 "Try it: scripted drivers on real sockets, or a made fleet, and the gateway on a scratch store"
             }
@@ -106,6 +111,7 @@ impl Command {
             Self::History => Some(("PLUGIN", "A plugin's whole id; default: all")),
             Self::Config => Some(("ACTION", "check or show")),
             Self::Completion => Some(("SHELL", "bash, zsh or fish")),
+            Self::Acl => Some(("ACTION", "token create, token list, token revoke ACCESSOR, or policy check FILE…")),
             Self::Serve | Self::Healthcheck | Self::Demo | Self::Version => None,
         }
     }
@@ -189,7 +195,7 @@ const fn switch(name: &'static str, commands: &'static [Command], help: &'static
     Setting { name, value: None, is_repeatable: false, default: None, help, commands, variable: None }
 }
 
-use Command::{Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
+use Command::{Acl, Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
 
 /// Where it serves unless it is told otherwise: Nomad's port is 4646, and this one is free.
 pub const HTTP_ENDPOINT: &str = "127.0.0.1:4649";
@@ -307,6 +313,37 @@ pub const SETTINGS: &[Setting] = &[
         &[Serve],
         "Host headers that `forget` is taken from; default: names and addresses listened on, localhost",
     ),
+    switch(
+        "acl-enabled",
+        &[Serve],
+        "Ask for tokens: whoever has none may do what the policy `anonymous` says, or nothing",
+    ),
+    one(
+        "acl-policy-dir",
+        "DIR",
+        None,
+        &[Serve, Acl],
+        "Directory of policies as Nomad's, NAME.hcl or NAME.json; read anew when one changes",
+    ),
+    one(
+        "acl-tokens-file",
+        "FILE",
+        None,
+        &[Serve, Acl],
+        "File of tokens, which `acl token create` writes and which holds no secret; read anew when it changes",
+    ),
+    one(
+        "acl-metrics",
+        "RIGHT",
+        Some("agent-read"),
+        &[Serve],
+        "What /metrics needs with --acl-enabled: agent-read (a token that may read the agent, as in Nomad) or open",
+    ),
+    many("policy", "NAME", None, &[Acl], "Policy of the new token; may be repeated").by("CSI_GATEWAY_TOKEN_POLICY"),
+    switch("management", &[Acl], "The new token may do everything").by("CSI_GATEWAY_TOKEN_MANAGEMENT"),
+    one("name", "TEXT", None, &[Acl], "What the new token is called, for people").by("CSI_GATEWAY_TOKEN_NAME"),
+    one("ttl", "DURATION", None, &[Acl], "How long the new token lives; default: until it is revoked")
+        .by("CSI_GATEWAY_TOKEN_TTL"),
     one("history", "COUNT", Some("32"), &[Serve], "Transitions kept of each instance"),
     one(
         "address",
@@ -363,7 +400,7 @@ pub const SETTINGS: &[Setting] = &[
     one("plugins", "COUNT", None, &[Demo], "Plugins of the made fleet, each on every host"),
     one("flap", "DURATION", None, &[Demo], "How often one instance of the made plugin demo-0000 changes its health"),
     one("driver-only", "SOCKET", None, &[Demo], "Only a scripted driver on this socket, for tools that test drivers"),
-    switch("json", &[Probe, Status, Doctor, History], "Print JSON"),
+    switch("json", &[Probe, Status, Doctor, History, Acl], "Print JSON"),
     one("v", "LEVEL", Some("2"), &[Serve, Demo], "How much is logged: 0 to 3 changes only, 4 every look, 5 everything"),
     one("logging-format", "FORMAT", Some("text"), &[Serve, Demo], "text or json"),
 ];

@@ -121,6 +121,12 @@ pub struct Lines {
 impl Lines {
     pub async fn of(fixture: &Fixture, target: &str) -> Self {
         let request = Request::get(target).header("Accept-Encoding", "gzip").body(Body::empty()).expect("legal");
+        Self::answering(fixture, request).await
+    }
+
+    /// The same for a request that is complete.
+    pub async fn answering(fixture: &Fixture, request: Request<Body>) -> Self {
+        let target = request.uri().to_string();
         let (parts, body) = fixture.api.router().oneshot(request).await.expect("infallible").into_parts();
         assert_eq!(parts.status, 200, "{target}");
         Self { headers: parts.headers, body, read: String::new() }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use csi_gateway::acl::Access;
 use csi_gateway::api::{self, BoxError, History, Settings};
 use csi_gateway::domain::allocation::Allocation;
 use csi_gateway::domain::capability::{
@@ -157,6 +158,11 @@ pub struct Fixture {
 impl Fixture {
     /// Nothing known yet, everything scanned.
     pub fn empty(settings: Settings) -> Self {
+        Self::guarded(settings, None)
+    }
+
+    /// The same for those who may.
+    pub fn guarded(settings: Settings, access: Option<Access>) -> Self {
         let (catalog, catalogs) = watch::channel(Arc::new(Catalog::default()));
         let (standing, standings) =
             watch::channel(Standing { is_scanned: true, started: Instant::now(), durability: Durability::Memory });
@@ -168,7 +174,10 @@ impl Fixture {
         let handle: Arc<dyn History> = Arc::clone(&history) as _;
         let allocations = Allocations::default();
         let state = api::State::new(reader, handle, sockets.clone(), settings, shutdown.clone());
-        let state = state.with_allocations(allocations.clone());
+        let mut state = state.with_allocations(allocations.clone());
+        if let Some(access) = access {
+            state = state.with_access(access);
+        }
         Self { api: api::Api::new(state), changes, waiters, sockets, allocations, history, shutdown, standing, catalog }
     }
 
@@ -178,7 +187,12 @@ impl Fixture {
     }
 
     pub fn conformance_with(settings: Settings) -> Self {
-        let fixture = Self::empty(settings);
+        Self::conformance_for(settings, None)
+    }
+
+    /// The same for those who may.
+    pub fn conformance_for(settings: Settings, access: Option<Access>) -> Self {
+        let fixture = Self::guarded(settings, access);
         fixture.apply_at(101, [node("nfs", "host-0001"), node("nfs", "host-0002")].map(put));
         fixture.apply_at(
             102,

@@ -60,6 +60,10 @@ pub(in crate::api) struct Namespace {
 }
 
 impl Namespace {
+    pub(in crate::api) fn name(&self) -> &'static str {
+        self.name
+    }
+
     pub(in crate::api) fn default_one() -> Self {
         Self {
             capabilities: None,
@@ -77,19 +81,19 @@ impl Namespace {
 /// A token.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(in crate::api) struct Token {
+pub(in crate::api) struct Token<'a> {
     #[serde(rename = "AccessorID")]
-    accessor_id: &'static str,
+    accessor_id: &'a str,
     create_index: u64,
-    create_time: Option<()>,
-    expiration_time: Option<()>,
+    create_time: Option<&'a str>,
+    expiration_time: Option<&'a str>,
     #[serde(rename = "ExpirationTTL")]
     expiration_ttl: &'static str,
     global: bool,
     hash: Option<()>,
     modify_index: u64,
-    name: &'static str,
-    policies: Option<()>,
+    name: &'a str,
+    policies: Option<Vec<&'a str>>,
     roles: Option<()>,
     #[serde(rename = "SecretID")]
     secret_id: &'static str,
@@ -97,7 +101,57 @@ pub(in crate::api) struct Token {
     kind: &'static str,
 }
 
-impl Token {
+/// A policy. Nomad's `RulesJSON` is its own reading of the rules.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct Policy<'a> {
+    create_index: u64,
+    description: &'static str,
+    hash: Option<()>,
+    #[serde(rename = "JobACL")]
+    job_acl: Option<()>,
+    modify_index: u64,
+    name: &'a str,
+    rules: &'a str,
+    #[serde(rename = "RulesJSON")]
+    rules_json: Option<()>,
+}
+
+impl<'a> Policy<'a> {
+    pub(in crate::api) fn new(name: &'a str, rules: &'a str) -> Self {
+        Self {
+            create_index: 0,
+            description: "",
+            hash: None,
+            job_acl: None,
+            modify_index: 0,
+            name,
+            rules,
+            rules_json: None,
+        }
+    }
+}
+
+impl<'a> Token<'a> {
+    /// Somebody's. Its secret is not known here, so it is not there.
+    pub(in crate::api) fn of(token: &'a crate::acl::Token) -> Self {
+        Self {
+            accessor_id: &token.accessor_id,
+            create_time: Some(&token.create_time),
+            expiration_time: token.expiration_time.as_deref(),
+            name: &token.name,
+            policies: Some(token.policies.iter().map(String::as_str).collect()),
+            kind: token.kind.as_str(),
+            ..Self::without_acls()
+        }
+    }
+
+    /// That of those who have none.
+    pub(in crate::api) fn anonymous() -> Self {
+        let policies = Some(vec![crate::acl::ANONYMOUS]);
+        Self { accessor_id: "anonymous", name: "Anonymous Token", kind: "client", policies, ..Self::without_acls() }
+    }
+
     /// Everybody's, where nobody is asked for one.
     pub(in crate::api) fn without_acls() -> Self {
         Self {
@@ -199,11 +253,11 @@ impl<'a> Member<'a> {
 }
 
 impl<'a> AgentSelf<'a> {
-    pub(in crate::api) fn new(region: &'a str, address: &'a str) -> Self {
+    pub(in crate::api) fn new(region: &'a str, address: &'a str, has_acls: bool) -> Self {
         let version =
             Version { version: env!("CARGO_PKG_VERSION"), version_metadata: "csi-gateway", version_prerelease: "" };
         Self {
-            config: Config { acl: Acl { enabled: false }, region, version },
+            config: Config { acl: Acl { enabled: has_acls }, region, version },
             member: Member::new(region, address),
             stats: BTreeMap::new(),
         }

@@ -27,6 +27,8 @@ use crate::registry::reader::{Durability, Standing};
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::api) struct Gateway<'a> {
+    #[serde(rename = "ACL")]
+    acl: AclView<'a>,
     directory_events: DirectoryEventsView<'a>,
     durability: &'static str,
     durability_reason: &'a str,
@@ -50,9 +52,16 @@ impl<'a> Gateway<'a> {
         events: &'a DirectoryEvents,
         role: &'a str,
         region: &'a str,
+        acl: Option<&'a crate::acl::Standing>,
     ) -> Self {
         let (durability, durability_reason) = durability(&standing.durability);
         Self {
+            acl: AclView {
+                enabled: acl.is_some(),
+                policies: acl.map_or(0, |acl| acl.policies),
+                problem: acl.and_then(|acl| acl.trouble.as_deref()).unwrap_or_default(),
+                tokens: acl.map_or(0, |acl| acl.tokens),
+            },
             directory_events: DirectoryEventsView {
                 polled: events.polled,
                 problem: &events.problem,
@@ -72,6 +81,16 @@ impl<'a> Gateway<'a> {
             version: env!("CARGO_PKG_VERSION"),
         }
     }
+}
+
+/// Whether rights are asked for, and what is wrong with the files that say which there are.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct AclView<'a> {
+    enabled: bool,
+    policies: usize,
+    problem: &'a str,
+    tokens: usize,
 }
 
 /// How changes in directories are learnt of.

@@ -19,8 +19,10 @@ const TABLE: &[Row] = &[
     ("shutdown", &[], "a leaf: everybody may name it, so it names nobody"),
     ("systemd", &[], "a leaf: everybody may name it, so it names nobody"),
     ("transport", &[], "a socket knows nothing of what is said over it"),
+    ("tls", &[], "certificates, their files and streams; what is said over them is not its business"),
+    ("client", &["tls"], "one HTTP request at a time; what is asked for, and how often, its callers know"),
     ("store", &[], "keeps records; who makes or reads them is not its business"),
-    ("owner", &[], "says who runs a socket, in domain's words"),
+    ("owner", &["client"], "says who runs a socket, in domain's words"),
     ("acl", &[], "policies, tokens and what they allow; which right a route needs is `api`'s"),
     ("ui", &[], "static files"),
     ("csi", &["transport"], "one driver behind one socket; when to ask is `fingerprint`'s"),
@@ -69,7 +71,7 @@ const TABLE: &[Row] = &[
     ),
     (
         "commands",
-        &["acl", "api::wire", "config", "csi", "discovery"],
+        &["acl", "api::wire", "client", "config", "csi", "discovery"],
         "the client side: speaks HTTP, or CSI for `probe` and `doctor`",
     ),
     (

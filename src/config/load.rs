@@ -9,8 +9,8 @@ use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
 use super::values::{Values, not_empty, number, one_of, positive, shown};
 use super::{
-    Access, Acl, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell, Sources,
-    Status, Wait,
+    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell,
+    Sources, Status, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};
@@ -338,7 +338,12 @@ pub fn healthcheck(typed: &Typed, variable: Variables<'_>, problems: Problems) -
             .0
             .push(format!("{}: port 0 is a new one at each start; give the one that is listened on", endpoints[0]));
     }
-    let config = Healthcheck { address, is_ready: values.is_on("ready"), timeout: values.duration("timeout") };
+    // It is our own, on our own machine, and gets no secret: its certificate, which is for a name that others know it by,
+    // counts only where somebody says whose it has to be.
+    let mut trust = values.trust();
+    trust.is_unverified |= trust.authorities.is_none() && trust.authorities_directory.is_none();
+    let asking = Asking { address, token: None, trust };
+    let config = Healthcheck { asking, is_ready: values.is_on("ready"), timeout: values.duration("timeout") };
     values.finish(config)
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::domain::expected::Declaration;
 use crate::domain::id::{HostId, PluginId};
 use crate::domain::socket::RoleChoice;
+use crate::domain::trust::Trust;
 
 /// How much is logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,13 +215,15 @@ pub struct Asking {
     pub address: String,
     /// What opens it, if anything does.
     pub token: Option<Token>,
+    /// How it is known over TLS.
+    pub trust: Trust,
 }
 
 impl Asking {
     /// An address that needs no token.
     #[must_use]
     pub fn at(address: &str) -> Self {
-        Self { address: address.to_owned(), token: None }
+        Self { address: address.to_owned(), token: None, trust: Trust::default() }
     }
 }
 
@@ -295,8 +298,8 @@ pub struct Forget {
 /// What `healthcheck` runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Healthcheck {
-    /// Where the gateway of this configuration can be asked.
-    pub address: String,
+    /// Where the gateway of this configuration can be asked, and how it is known.
+    pub asking: Asking,
     /// Whether it has to have looked at every driver, too.
     pub is_ready: bool,
     /// How long to wait for the answer.

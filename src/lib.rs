@@ -13,7 +13,7 @@
 //! - `acl`: policies and tokens in Nomad's words, and what they allow.
 //! - `api`: HTTP, from handles only.
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown`,
-//!   `systemd`, `telemetry` and `metrics` are leaves.
+//!   `files`, `systemd`, `telemetry` and `metrics` are leaves.
 //! - `tls`, `client`: certificates and streams; HTTP as a client, for commands and whoever asks an orchestrator.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
@@ -28,6 +28,7 @@ pub mod csi;
 pub mod demo;
 pub mod discovery;
 pub mod domain;
+pub mod files;
 pub mod fingerprint;
 pub mod metrics;
 pub mod registry;

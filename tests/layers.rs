@@ -17,6 +17,7 @@ const TABLE: &[Row] = &[
     ("telemetry", &[], "a leaf: everybody may name it, so it names nobody"),
     ("metrics", &[], "a leaf: everybody may name it, so it names nobody"),
     ("shutdown", &[], "a leaf: everybody may name it, so it names nobody"),
+    ("files", &[], "a leaf: everybody may name it, so it names nobody"),
     ("systemd", &[], "a leaf: everybody may name it, so it names nobody"),
     ("transport", &[], "a socket knows nothing of what is said over it"),
     ("tls", &[], "certificates, their files and streams; what is said over them is not its business"),
@@ -45,6 +46,7 @@ const TABLE: &[Row] = &[
             "registry::sockets",
             "registry::commands",
             "fingerprint::prober",
+            "tls",
             "ui",
         ],
         "handles only: a handler never calls a driver or the store",
@@ -64,6 +66,7 @@ const TABLE: &[Row] = &[
             "owner",
             "registry",
             "store",
+            "tls",
             "transport",
             "ui",
         ],
@@ -83,7 +86,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// Modules that all but `domain` and they themselves may name.
-const LEAVES: &[&str] = &["telemetry", "metrics", "shutdown", "systemd"];
+const LEAVES: &[&str] = &["telemetry", "metrics", "shutdown", "systemd", "files"];
 
 /// Crates that `domain` may use beside std.
 const DOMAIN_CRATES: &[&str] = &["serde", "rpds"];

@@ -126,6 +126,7 @@ fn flags(command: Command, word: &str) -> Vec<String> {
         let values: &[&str] = match flag.trim_start_matches('-') {
             "plugin-type" => &["auto", "controller", "monolith", "node"],
             "api-read-shape" => &["documented", "nomad"],
+            "tls-client-auth" => &["none", "optional", "required"],
             "logging-format" => &["json", "text"],
             "nodes" | "controllers" => &["all"],
             _ => &[],

@@ -10,7 +10,7 @@ use super::settings::{self, Command, Setting};
 use super::{Asking, Logging, Token};
 use crate::domain::duration;
 use crate::domain::id::PluginId;
-use crate::domain::socket::RoleChoice;
+use crate::domain::socket::{RoleChoice, SocketFile};
 use crate::domain::text::escaped;
 use crate::domain::trust::{Identity, Trust};
 
@@ -185,6 +185,26 @@ impl<'a> Values<'a> {
             }
         }
         endpoints
+    }
+
+    /// Whose unix sockets are.
+    pub(super) fn socket_file(&mut self) -> SocketFile {
+        let mode = self.parse("socket-mode", |text| {
+            let mode = u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok();
+            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is no mode in octal, such as 0660".to_owned())
+        });
+        let owner = self.parse("socket-owner", |text| {
+            let (user, group) = text.split_once(':').unwrap_or((text, ""));
+            let part = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let is_legal = |text: &str| !text.contains([':', '/', ' ']) && !text.starts_with('-');
+            match (part(user), part(group)) {
+                (None, None) => Err("names neither user nor group: USER, USER:GROUP or :GROUP".to_owned()),
+                _ if !is_legal(user) || !is_legal(group) => Err("is no owner: USER, USER:GROUP or :GROUP".to_owned()),
+                owner => Ok(owner),
+            }
+        });
+        let (user, group) = owner.unwrap_or_default();
+        SocketFile { mode, user, group }
     }
 
     /// Whom to ask, and with which token.

@@ -26,3 +26,31 @@ pub struct Identity {
     /// PEM file.
     pub key: PathBuf,
 }
+
+/// Whether clients have to show a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Nobody is asked for one.
+    #[default]
+    None,
+    /// Who shows one has to show a good one.
+    Optional,
+    /// Who shows none is not served.
+    Required,
+}
+
+impl ClientAuth {
+    /// All of them, by name.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("none", Self::None), ("optional", Self::Optional), ("required", Self::Required)];
+
+    /// As it is written in flags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! TLS: certificates, whom they are trusted by, and streams.
 //!
 //! One provider of cryptography, named wherever a configuration is made, so that no other crate's idea of a default
-//! counts. TLS 1.2 and 1.3. `server` is the listening side, whose files are followed; [`trust`] the asking side, whose
+//! counts. TLS 1.2 and 1.3. [`server`] is the listening side, whose files are followed; [`trust`] the asking side, whose
 //! files are read for each connection. A stream is one type, whatever is below it: what speaks over it is compiled once.
 
 mod pem;

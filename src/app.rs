@@ -19,16 +19,21 @@ use crate::api::server::{BindError, Listener};
 use crate::api::{self, Api, ReadShape};
 use crate::config::load::Variables;
 use crate::config::settings::HTTP_ENDPOINT;
-use crate::config::{Serve, Sources, host};
+use crate::config::{MemberRole, Serve, Sources, host};
 use crate::csi::Limits;
 use crate::discovery::directory::Directories;
 use crate::discovery::{self, Discovery, Kind, fixed, places};
-use crate::domain::expected::DeclaredCounts;
+use crate::domain::expected::{Declaration, DeclaredCounts};
+use crate::domain::fleet::FleetStanding;
 use crate::domain::id::{HostId, InstanceKey, PluginId};
 use crate::domain::socket::{SocketFile, WantedSocket};
 use crate::domain::trust::ClientAuth;
 use crate::fingerprint;
+use crate::fleet;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
+use crate::fleet::etcd::Etcd;
+use crate::fleet::follower::{self, Follower};
+use crate::fleet::shipper::Shipper;
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
 use crate::registry::publisher::Publisher;
@@ -79,6 +84,17 @@ pub enum Keep {
     FirstOf(Vec<PathBuf>),
 }
 
+/// A part in a fleet.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Which part.
+    pub role: MemberRole,
+    /// How the fleet's etcd is reached.
+    pub settings: fleet::Settings,
+    /// How many instances of which plugins there should be in the whole fleet; an aggregator's.
+    pub declared: BTreeMap<PluginId, Declaration>,
+}
+
 /// What a gateway is built from.
 #[derive(Debug)]
 pub struct Plan {
@@ -96,8 +112,10 @@ pub struct Plan {
     pub discovery: discovery::Settings,
     /// When to look at them.
     pub fingerprint: fingerprint::Settings,
-    /// How many instances of which plugins there should be.
+    /// How many instances of which plugins there should be on this host.
     pub declared: BTreeMap<PluginId, DeclaredCounts>,
+    /// Its part in a fleet; `None`: a host of its own.
+    pub member: Option<Member>,
     /// Where to serve.
     pub endpoints: Vec<String>,
     /// Whose unix sockets among them are.
@@ -127,6 +145,7 @@ impl Plan {
             discovery: discovery::Settings::default(),
             fingerprint: fingerprint::Settings::default(),
             declared: BTreeMap::new(),
+            member: None,
             endpoints,
             socket: SocketFile::default(),
             tls: None,
@@ -164,6 +183,27 @@ impl Plan {
         let declared = counts.filter(|(_, counts)| !counts.is_empty()).collect();
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
         plan.declared = declared;
+        plan.member = config.member.as_ref().map(|member| Member {
+            role: member.role,
+            settings: fleet::Settings {
+                servers: member.servers.clone(),
+                prefix: member.prefix.clone(),
+                trust: member.trust.clone(),
+                user: member.user.clone(),
+                host_ttl: member.host_ttl,
+            },
+            declared: config.plugins.iter().map(|plugin| (plugin.id.clone(), plugin.expected.clone())).collect(),
+        });
+        plan.api.role = match config.member.as_ref().map(|member| member.role) {
+            None => plan.api.role,
+            Some(MemberRole::Agent) => "agent",
+            Some(MemberRole::Aggregator) => "aggregator",
+        };
+        if plan.api.role == "aggregator" {
+            // It looks at nothing and keeps nothing.
+            plan.sockets = None;
+            plan.keep = Keep::Memory;
+        }
         plan.discovery = searched;
         plan.history = config.history;
         plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
@@ -212,13 +252,21 @@ pub fn searched(sources: &Sources) -> discovery::Settings {
     discovery::Settings { places, host_root: sources.host_root.clone() }
 }
 
+/// Who writes the catalog.
+enum Registry {
+    /// From reports of this process.
+    Own(Box<Publisher>),
+    /// From etcd.
+    Fleet(Box<Follower>, watch::Receiver<FleetStanding>),
+}
+
 /// All parts, built and not yet running.
 pub struct Gateway {
     plan: Plan,
     /// Stored instances of this host under another id.
     former: Vec<InstanceKey>,
     listeners: Vec<Listener>,
-    publisher: Publisher,
+    registry: Registry,
     reader: Reader,
     history: History,
     commands: Commands,
@@ -258,6 +306,26 @@ impl Gateway {
             Some(settings) => Some((Access::load(settings)?, hangup()?)),
             None => None,
         };
+        if let Some(member) = plan.member.take_if(|member| member.role == MemberRole::Aggregator) {
+            let etcd = Etcd::new(&member.settings);
+            let (follower, handles) = Follower::new(etcd, &member.settings, plan.retire.lost, member.declared);
+            info!(version = env!("CARGO_PKG_VERSION"), "csi-gateway starts as an aggregator");
+            let follower::Handles { reader, history, commands, standing } = handles;
+            return Ok(Self {
+                access,
+                tls,
+                plan,
+                former: Vec::new(),
+                listeners,
+                registry: Registry::Fleet(Box::new(follower), standing),
+                reader,
+                history,
+                commands,
+                sockets: Sockets::default(),
+                // Nobody reports to an aggregator.
+                reports: mpsc::channel(1).0,
+            });
+        }
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
         let (store, loaded) = open(&plan.keep, &settings)?;
         info!(
@@ -278,7 +346,7 @@ impl Gateway {
             plan,
             former,
             listeners,
-            publisher,
+            registry: Registry::Own(Box::new(publisher)),
             reader: handles.reader,
             history: handles.history,
             commands: handles.commands,
@@ -314,7 +382,7 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports, access, tls } =
+        let Self { mut plan, former, listeners, registry, reader, history, commands, sockets, reports, access, tls } =
             self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
         plan.api.address = tcp.unwrap_or_default().to_owned();
@@ -326,10 +394,17 @@ impl Gateway {
         warn_of_open_doors(&listeners, access.is_some(), tls.as_ref().map(|(tls, _)| tls));
         let ends = stop.clone();
         let last = CancellationToken::new();
-        let registry = tokio::spawn({
-            let last = last.clone();
-            async move { publisher.run(last.cancelled_owned()).await }
-        });
+        let (registry, mut standing) = match registry {
+            Registry::Own(publisher) => (tokio::spawn(publisher.run(last.clone().cancelled_owned())), None),
+            Registry::Fleet(follower, standing) => {
+                let last = last.clone();
+                let following = async move {
+                    follower.run(last).await;
+                    Ok(())
+                };
+                (tokio::spawn(following), Some(standing))
+            }
+        };
 
         for key in former {
             info!(plugin.id = %key.plugin, host.id = %key.host, "retired: this host has another id now");
@@ -338,8 +413,18 @@ impl Gateway {
         }
 
         let mut parts = JoinSet::new();
+        if let Some(Member { settings, .. }) = plan.member.take() {
+            let etcd = Etcd::new(&settings);
+            let (host, history) = (plan.host.clone(), Some(history.clone()));
+            let (shipper, told) = Shipper::new(etcd, &settings, host, reader.clone(), history, plan.history);
+            parts.spawn(shipper.run(stop.clone()));
+            standing = Some(told);
+        }
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
         let mut state = state.with_commands(commands);
+        if let Some(standing) = standing {
+            state = state.with_fleet(standing);
+        }
         if let Some((access, hangup)) = access {
             let following = access.clone().follow(hangup);
             let stop = stop.clone();

@@ -10,6 +10,7 @@
 //! - `fingerprint`: when to look at a socket, and what a look means.
 //! - `registry`: what differs from what was known; the one writer of the catalog; its readers.
 //! - `store`: records, transitions and the index on disk.
+//! - `fleet`: one view of many hosts, over etcd: an agent ships, an aggregator follows.
 //! - `acl`: policies and tokens in Nomad's words, and what they allow.
 //! - `api`: HTTP, from handles only.
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown`,
@@ -30,6 +31,7 @@ pub mod discovery;
 pub mod domain;
 pub mod files;
 pub mod fingerprint;
+pub mod fleet;
 pub mod metrics;
 pub mod registry;
 pub mod shutdown;

@@ -66,6 +66,20 @@ pub const SOCKETS: Family = gauge(
     "Sockets by the source that knows them and their state: a phase, or `ignored` where no CSI driver answers.",
 );
 
+/// Only in a fleet.
+pub const FLEET_IN_STEP: Family = gauge(
+    "csi_gateway_fleet_in_step",
+    "1 if etcd holds what this agent knows, or this aggregator follows what etcd holds; else 0.",
+);
+/// Only in a fleet, and only while there is one.
+pub const FLEET_TROUBLE: Family =
+    gauge("csi_gateway_fleet_trouble", "1; what is wrong with the fleet's etcd is in its label. Absent if nothing is.");
+/// Only of an aggregator.
+pub const FLEET_HOSTS: Family =
+    gauge("csi_gateway_fleet_hosts", "Hosts of the fleet, by whether their agents are there or silent.");
+/// Only of an agent.
+pub const FLEET_WAITING: Family =
+    gauge("csi_gateway_fleet_waiting", "Instances and transitions of this host that etcd does not have yet.");
 /// Only where TLS is spoken.
 pub const TLS_CERTIFICATE_EXPIRY: Family = gauge(
     "csi_gateway_tls_certificate_expiry_timestamp_seconds",

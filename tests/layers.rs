@@ -34,7 +34,11 @@ const TABLE: &[Row] = &[
     ),
     ("registry", &["store"], "records in, a catalog out; it does not know where fingerprints come from"),
     ("fingerprint", &["csi", "registry"], "looks at drivers and reports; what is kept and shown is decided elsewhere"),
-    ("fleet", &["store::record", "registry"], "ships records and follows them; it opens no store of its own"),
+    (
+        "fleet",
+        &["store::record", "registry", "tls", "transport::pb"],
+        "ships records and follows them, over etcd; it opens no store of its own",
+    ),
     (
         "api",
         &[
@@ -93,7 +97,7 @@ const DOMAIN_CRATES: &[&str] = &["serde", "rpds"];
 
 /// The one file that includes generated code, and those who may name it.
 const GENERATED: &str = "transport::pb";
-const NAME_GENERATED: &[&str] = &["transport", "csi", "demo"];
+const NAME_GENERATED: &[&str] = &["transport", "csi", "demo", "fleet"];
 
 /// One name out of place.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,6 +15,9 @@ use crate::domain::catalog::Catalog;
 use crate::domain::time::Index;
 use crate::registry::reader::{Reader, Subject};
 
+/// How long an aggregator waits for what another one has shown already.
+const BEHIND: Duration = Duration::from_secs(10);
+
 /// Evaluates a query until its result is newer than what the asker has seen, or until the limit.
 ///
 /// `evaluate` gives the result and its index; index zero means that what was asked for is not there. A plugin deleted
@@ -31,7 +34,8 @@ pub(super) async fn newer<T>(
         return evaluate(reader.current());
     }
     let waiting = reader.waiting(subject());
-    let deadline = Instant::now() + blocking.limit + jitter(blocking.limit);
+    let began = Instant::now();
+    let deadline = began + blocking.limit + jitter(blocking.limit);
     loop {
         // Made before the catalog is read: a change between the two is not missed.
         let changed = waiting.changed();
@@ -40,11 +44,24 @@ pub(super) async fn newer<T>(
             return (index, result);
         }
         drop(result);
+        // Its asker has seen more at another aggregator: this one catches up, or says that it is not current.
+        let is_behind = reader.is_follower() && blocking.seen > reader.current().index();
+        let deadline = if is_behind { deadline.min(began + BEHIND) } else { deadline };
         tokio::select! {
             biased;
             () = changed => {}
-            () = shutdown.cancelled() => return at_the_limit(index, evaluate(reader.current())),
-            () = tokio::time::sleep_until(deadline) => return at_the_limit(index, evaluate(reader.current())),
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        if Instant::now() >= deadline || shutdown.is_cancelled() {
+            let (index, result) = at_the_limit(index, evaluate(reader.current()));
+            // Caught up meanwhile, with nothing of the subject in it: the index that it had elsewhere is true here, too.
+            let index = if is_behind && index > Index(0) && reader.current().index() >= blocking.seen {
+                index.max(blocking.seen)
+            } else {
+                index
+            };
+            return (index, result);
         }
     }
 }

@@ -63,6 +63,8 @@ pub(super) enum ApiError {
     NoSuchInstance,
     /// What should be forgotten is alive (ours): these.
     Alive(Vec<InstanceKey>),
+    /// What should be forgotten is another agent's to forget (ours): these.
+    OnLiveHosts(Vec<InstanceKey>),
     /// A command from another machine (ours).
     OnlyFromHere,
     /// A command that names a host that we are not (ours).
@@ -95,6 +97,7 @@ impl ApiError {
             Self::NoSuchPlugin(meta) => (StatusCode::NOT_FOUND, "plugin not found", Some(meta)),
             Self::NoSuchInstance => (StatusCode::NOT_FOUND, "the plugin has no instance on this host", None),
             Self::Alive(keys) => return text_response(StatusCode::CONFLICT, alive_text(&keys)),
+            Self::OnLiveHosts(keys) => return text_response(StatusCode::CONFLICT, live_hosts_text(&keys)),
             Self::OnlyFromHere => (
                 StatusCode::FORBIDDEN,
                 "Permission denied: this is taken over loopback or a unix socket only; ask on the gateway's own machine",
@@ -138,6 +141,19 @@ pub(super) fn text_response(status: StatusCode, text: impl Into<Content> + AsRef
 }
 
 /// Names instances that are alive, not all of thousands.
+/// Why an aggregator does not forget it, and who would.
+fn live_hosts_text(keys: &[InstanceKey]) -> String {
+    let mut hosts: Vec<&str> = keys.iter().map(|key| key.host.as_str()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let shown: Vec<&str> = hosts.iter().take(5).copied().collect();
+    let more = if hosts.len() > shown.len() { ", …" } else { "" };
+    format!(
+        "not forgotten: the agents of {}{more} are there and would tell of it again; ask them, or wait until it is retired",
+        shown.join(", ")
+    )
+}
+
 fn alive_text(keys: &[InstanceKey]) -> String {
     const NAMED: usize = 10;
     let names = keys.iter().take(NAMED).map(|key| format!("{} on {}", key.role.as_str(), key.host));

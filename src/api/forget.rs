@@ -144,7 +144,8 @@ pub(super) async fn answer(
             info!(plugin.id = %plugin, alive = alive.len(), client = %client, "not forgotten: it is alive");
             Err(ApiError::Alive(alive))
         }
-        Err(error @ ForgetError::Stopping) => Err(ApiError::Internal(error.into())),
+        Err(ForgetError::OnLiveHosts(keys)) => Err(ApiError::OnLiveHosts(keys)),
+        Err(error @ (ForgetError::Stopping | ForgetError::Unwritten)) => Err(ApiError::Internal(error.into())),
     }
 }
 

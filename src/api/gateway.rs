@@ -74,7 +74,7 @@ impl Asked {
             |catalog| (catalog.index(), catalog),
         )
         .await;
-        let meta = Meta::new(&state.reader, index);
+        let meta = Meta::new(&state.reader, index).beside(&state.reader, self.blocking.seen);
         let (compact, next) = match &self.about {
             About::Plugins(filter) => filter.page(&catalog),
             about => (about.body(state, &catalog, index).await?, None),
@@ -104,6 +104,7 @@ impl About {
                     &state.settings,
                     acl.as_ref(),
                     state.tls.as_ref().map(Tls::standing),
+                    state.fleet.as_ref().map(|fleet| fleet.borrow().clone()),
                 ))
             }
             About::Plugins(filter) => filter.page(catalog).0,

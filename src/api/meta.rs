@@ -25,6 +25,12 @@ impl Meta {
         Self { index, is_leader_known, last_contact_millis }
     }
 
+    /// The same where the asker may have seen more elsewhere than this shows: then this is not current, whoever says so.
+    pub(super) fn beside(self, reader: &Reader, seen: Index) -> Self {
+        let is_behind = reader.is_follower() && seen > reader.current().index();
+        Self { is_leader_known: self.is_leader_known && !is_behind, ..self }
+    }
+
     /// The same for a body: index, whether the leader is known, milliseconds since the last contact.
     pub(super) fn facts(self) -> (u64, bool, u64) {
         (self.index.0, self.is_leader_known, self.last_contact_millis)

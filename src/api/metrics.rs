@@ -11,7 +11,7 @@ use crate::domain::catalog::Catalog;
 use crate::domain::id::Role;
 use crate::domain::plugin::Plugin;
 use crate::metrics::{
-    BLOCKING_QUERIES, BUILD_INFO, CATALOG_INDEX, CONTROLLERS_EXPECTED, CONTROLLERS_HEALTHY, Exposition, Family,
+    BLOCKING_QUERIES, BUILD_INFO, CATALOG_INDEX, CONTROLLERS_EXPECTED, CONTROLLERS_HEALTHY, Exposition, FLEET_HOSTS, FLEET_IN_STEP, FLEET_TROUBLE, FLEET_WAITING, Family,
     INSTANCE_HEALTHY, NODES_EXPECTED, NODES_HEALTHY, PATHS_POLLED, PATHS_WATCHED, SOCKETS, TLS_CERTIFICATE_EXPIRY,
     TLS_FAILED_HANDSHAKES, TLS_FILES_VALID,
 };
@@ -33,6 +33,18 @@ pub(super) fn answer(state: &State) -> Response<Content> {
         text.sample(&TLS_CERTIFICATE_EXPIRY, &[], tls.not_after.0.div_euclid(1_000_000_000));
         text.sample(&TLS_FILES_VALID, &[], u8::from(tls.trouble.is_none()));
         text.sample(&TLS_FAILED_HANDSHAKES, &[], tls.failed_handshakes);
+    }
+    if let Some(fleet) = state.fleet.as_ref().map(|fleet| fleet.borrow().clone()) {
+        text.sample(&FLEET_IN_STEP, &[], u8::from(fleet.is_in_step));
+        if let Some(trouble) = &fleet.trouble {
+            text.sample(&FLEET_TROUBLE, &[("kind", trouble.kind)], 1);
+        }
+        if state.reader.is_follower() {
+            text.sample(&FLEET_HOSTS, &[("state", "here")], fleet.hosts_here);
+            text.sample(&FLEET_HOSTS, &[("state", "lost")], fleet.hosts_lost);
+        } else {
+            text.sample(&FLEET_WAITING, &[], fleet.waiting);
+        }
     }
     sockets(&mut text, state);
     instances(&mut text, &catalog);

@@ -42,9 +42,11 @@ use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use axum::http::{Method, Response, StatusCode, Uri};
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::acl::Access;
+use crate::domain::fleet::FleetStanding;
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
 use crate::registry::allocations::Allocations;
@@ -160,6 +162,8 @@ pub struct State {
     access: Option<Access>,
     /// `None`: plain HTTP is spoken.
     tls: Option<Tls>,
+    /// `None`: a host of its own.
+    fleet: Option<watch::Receiver<FleetStanding>>,
     refusals: Refusals,
 }
 
@@ -184,6 +188,7 @@ impl State {
             allocations: None,
             access: None,
             tls: None,
+            fleet: None,
             refusals: Refusals::default(),
         }
     }
@@ -206,6 +211,13 @@ impl State {
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = Some(access);
+        self
+    }
+
+    /// Says how it stands with its fleet's etcd, too.
+    #[must_use]
+    pub fn with_fleet(mut self, fleet: watch::Receiver<FleetStanding>) -> Self {
+        self.fleet = Some(fleet);
         self
     }
 

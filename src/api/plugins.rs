@@ -56,7 +56,8 @@ impl List {
             (catalog.nomad_index(), catalog)
         })
         .await;
-        json_response(Some(Meta::new(&state.reader, index)), self.body(state, &catalog, coding))
+        let meta = Meta::new(&state.reader, index).beside(&state.reader, self.blocking.seen);
+        json_response(Some(meta), self.body(state, &catalog, coding))
     }
 
     fn body(&self, state: &State, catalog: &Catalog, coding: Coding) -> Content {
@@ -111,7 +112,7 @@ impl Read {
             (if plugin.is_some() { catalog.nomad_index() } else { Index(0) }, plugin)
         })
         .await;
-        let meta = Meta::new(&state.reader, index);
+        let meta = Meta::new(&state.reader, index).beside(&state.reader, self.blocking.seen);
         match plugin {
             Some(plugin) => Ok(json_response(Some(meta), self.body(state, &plugin, coding))),
             None => Err(ApiError::NoSuchPlugin(meta)),

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use super::arguments::Typed;
 use super::file::File;
+use super::member;
 use super::plugins::{MOST_EXPECTED, plugins};
 use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
 use super::values::{Values, not_empty, number, one_of, positive, shown};
 use super::{
-    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell,
-    Sources, Status, Tls, Wait,
+    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, MemberRole, Probe, Serve,
+    Shell, Sources, Status, Tls, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};
@@ -114,6 +115,10 @@ fn served(values: &mut Values<'_>) -> Serve {
         }
     }
     let plugins = plugins(values, &sources);
+    let member = member::member(values);
+    if member.as_ref().is_some_and(|member| member.role == MemberRole::Aggregator) {
+        member::refuse_sources(values);
+    }
     Serve {
         sources,
         plugin,
@@ -137,6 +142,7 @@ fn served(values: &mut Values<'_>) -> Serve {
         retire_lost: values.duration("retire-lost"),
         allowed_hosts: values.hosts(),
         access: access(values),
+        member,
         logging: values.logging(),
     }
 }

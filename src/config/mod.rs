@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod file;
 pub mod host;
 pub mod load;
+mod member;
 mod plugins;
 pub mod settings;
 pub mod show;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::expected::Declaration;
+use crate::domain::fleet::EtcdServer;
 use crate::domain::id::{HostId, PluginId};
 use crate::domain::socket::{RoleChoice, SocketFile};
 use crate::domain::trust::{ClientAuth, Trust};
@@ -99,8 +101,36 @@ pub struct Serve {
     pub allowed_hosts: Vec<String>,
     /// Whose tokens and policies count; `None`: nobody is asked for any.
     pub access: Option<Access>,
+    /// Its part in a fleet; `None`: a host of its own.
+    pub member: Option<Member>,
     /// Logs.
     pub logging: Logging,
+}
+
+/// What a member of a fleet does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberRole {
+    /// Watches its host, and keeps etcd equal to what it knows.
+    Agent,
+    /// Follows etcd, and serves the whole fleet.
+    Aggregator,
+}
+
+/// A part in a fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Which part.
+    pub role: MemberRole,
+    /// Where the fleet's etcd is; at least one.
+    pub servers: Vec<EtcdServer>,
+    /// What the fleet's keys begin with; ends with a slash.
+    pub prefix: String,
+    /// How etcd is known over TLS.
+    pub trust: Trust,
+    /// As whom to act, and the file of the password.
+    pub user: Option<(String, PathBuf)>,
+    /// How long an agent may be silent; whole seconds.
+    pub host_ttl: Duration,
 }
 
 /// Files of TLS on the listening side.

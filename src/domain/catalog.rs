@@ -172,6 +172,57 @@ impl Catalog {
         (next, report)
     }
 
+    /// The same with dates, declarations and indexes as a fleet's store tells them, instead of counting them here: `tell`
+    /// is asked for each plugin that the changes touch, and for those `affected` besides.
+    #[must_use]
+    pub fn following(
+        &self,
+        changes: &[RecordChange],
+        affected: &BTreeSet<PluginId>,
+        (index, nomad_index): (Index, Index),
+        tell: impl Fn(&PluginId) -> (Option<Dates>, DeclaredCounts),
+    ) -> (Self, Vec<Touched>) {
+        let (mut next, touched) = self.with(changes, index, Timestamp::default());
+        let mut shown: BTreeMap<PluginId, Option<bool>> = affected.iter().map(|id| (id.clone(), None)).collect();
+        shown.extend(touched.into_iter().map(|touch| (touch.plugin, Some(touch.is_shown_by_nomad))));
+        let mut report = Vec::with_capacity(shown.len());
+        for (id, is_shown) in shown {
+            let old = self.plugins.get(&id);
+            let before = old.and_then(|plugin| plugin.dates);
+            let (dates, declared) = tell(&id);
+            let mut plugin =
+                next.plugins.get(&id).map_or_else(|| Plugin::new(id.clone()), |plugin| plugin.successor());
+            plugin.declared = declared;
+            plugin.dates = plugin.counts().then(|| {
+                let unknown = Dates { create_index: index, modify_index: index, create_time: Timestamp::default(), declared };
+                Dates { declared, ..dates.or(before).unwrap_or(unknown) }
+            });
+            let is_shown_by_nomad = is_shown == Some(true) || before != plugin.dates;
+            if is_shown.is_none() && !is_shown_by_nomad && old.is_none_or(|old| old.declared == declared) {
+                continue;
+            }
+            report.push(Touched { plugin: id.clone(), is_shown_by_nomad, dates: plugin.dates });
+            if plugin.is_over() {
+                next.plugins.remove_mut(&id);
+            } else {
+                next.plugins.insert_mut(id, Arc::new(plugin));
+            }
+        }
+        (next.index, next.nomad_index) = (index, nomad_index);
+        (next, report)
+    }
+
+    /// An empty catalog that was served from `start` on.
+    #[must_use]
+    pub fn empty(start: Index) -> Self {
+        Self { index: start, nomad_index: start, ..Self::default() }
+    }
+
+    /// The ids of all hosts that have instances.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostId> {
+        self.hosts.0.keys()
+    }
+
     /// Index of the last change that anything of ours can show.
     #[must_use]
     pub fn index(&self) -> Index {

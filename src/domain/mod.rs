@@ -13,6 +13,7 @@ pub mod durability;
 pub mod duration;
 pub mod expected;
 pub mod fingerprint;
+pub mod fleet;
 pub mod history;
 pub mod id;
 pub mod plugin;

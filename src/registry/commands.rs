@@ -19,6 +19,12 @@ pub enum ForgetError {
     /// These are healthy or starting.
     #[error("{} of its instances are alive", .0.len())]
     Alive(Vec<InstanceKey>),
+    /// These are dead on hosts whose agents are there, and would be told again.
+    #[error("{} of its instances are on hosts whose agents are there", .0.len())]
+    OnLiveHosts(Vec<InstanceKey>),
+    /// The fleet's etcd did not take it.
+    #[error("etcd did not take it")]
+    Unwritten,
     /// The gateway is about to end.
     #[error("the gateway is stopping")]
     Stopping,
@@ -37,12 +43,15 @@ pub struct Forgotten {
     pub durability: Durability,
 }
 
-/// A command on its way to the publisher.
+/// A command on its way to whoever carries it out.
 #[derive(Debug)]
-pub(super) struct Forget {
-    pub(super) plugin: PluginId,
-    pub(super) host: Option<HostId>,
-    pub(super) answer: oneshot::Sender<Result<Forgotten, ForgetError>>,
+pub struct Forget {
+    /// Instances of which plugin.
+    pub plugin: PluginId,
+    /// On which host; `None`: on all.
+    pub host: Option<HostId>,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<Forgotten, ForgetError>>,
 }
 
 /// Where commands go. Cheap to clone.
@@ -50,6 +59,13 @@ pub(super) struct Forget {
 pub struct Commands(pub(super) mpsc::Sender<Forget>);
 
 impl Commands {
+    /// For whoever carries them out: at most `most` wait.
+    #[must_use]
+    pub fn channel(most: usize) -> (Self, mpsc::Receiver<Forget>) {
+        let (sender, receiver) = mpsc::channel(most);
+        (Self(sender), receiver)
+    }
+
     /// Forgets the instances of a plugin, of all hosts or of one. It returns when that is on disk, or cannot get there.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ pub mod allocations;
 pub mod changes;
 pub mod commands;
 pub mod history;
+pub mod mirror;
 pub mod publisher;
 pub mod reader;
 pub mod reporter;

@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 use super::changes::Changes;
+use super::mirror::Pulse;
 use crate::domain::catalog::{Catalog, Touched};
 pub use crate::domain::durability::Durability;
 
@@ -122,6 +123,8 @@ pub struct Reader {
     standing: watch::Receiver<Standing>,
     waiters: Arc<Waiters>,
     changes: Arc<Changes>,
+    /// `None`: whoever writes the catalog sees for itself.
+    pulse: Option<Arc<Pulse>>,
 }
 
 impl Reader {
@@ -133,7 +136,20 @@ impl Reader {
         waiters: Arc<Waiters>,
         changes: Arc<Changes>,
     ) -> Self {
-        Self { catalog, standing, waiters, changes }
+        Self { catalog, standing, waiters, changes, pulse: None }
+    }
+
+    /// The same where the catalog is told from elsewhere: as current as its pulse.
+    #[must_use]
+    pub fn with_pulse(mut self, pulse: Arc<Pulse>) -> Self {
+        self.pulse = Some(pulse);
+        self
+    }
+
+    /// Whether the catalog is told from elsewhere, so that it may be behind another gateway's.
+    #[must_use]
+    pub fn is_follower(&self) -> bool {
+        self.pulse.is_some()
     }
 
     /// The newest catalog.
@@ -149,12 +165,14 @@ impl Reader {
     }
 
     /// Nomad's `X-Nomad-KnownLeader` and `X-Nomad-LastContact` (milliseconds): until the first scan is complete the
-    /// answers are those of the last run.
+    /// answers are those of the last run. A follower's are as current as its source's last word.
     #[must_use]
     pub fn contact(&self) -> (bool, u64) {
         let standing = self.standing.borrow();
-        if standing.is_scanned {
-            return (true, 0);
+        match &self.pulse {
+            Some(pulse) if standing.is_scanned => return pulse.contact(standing.started),
+            None if standing.is_scanned => return (true, 0),
+            _ => {}
         }
         (false, u64::try_from(standing.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }

@@ -98,6 +98,13 @@ impl Retirement {
         }
     }
 
+    /// An instance that is due is looked at again at this time, if it is still dead then.
+    pub fn postpone(&mut self, key: &InstanceKey, at: Instant) {
+        if let Some(due) = self.by_key.get(key).copied() {
+            self.set(key, Due { at, ..due });
+        }
+    }
+
     /// An instance is known no longer.
     pub fn left(&mut self, key: &InstanceKey) {
         self.clear(key);

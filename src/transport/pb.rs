@@ -1,6 +1,6 @@
 //! The generated protocol code, and the only place that includes it.
 //!
-//! Generated from `proto/` by `build.rs`. Only `csi` and `demo` read it; enums are read in `csi::convert` alone. The
+//! Generated from `proto/` by `build.rs`. Only `csi`, `demo` and (etcd's part) `fleet` read it; enums are read in `csi::convert` alone. The
 //! lint exceptions hold for code that nobody here wrote.
 
 /// CSI 1.13, package `csi.v1`: all messages and enums of the calls that only read.
@@ -19,4 +19,10 @@ pub mod csi {
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all, reason = "generated code, as above")]
 pub mod registration {
     tonic::include_proto!("pluginregistration");
+}
+
+/// etcd, package `etcdserverpb`: a client's part of it.
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all, reason = "generated code, as above")]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
 }

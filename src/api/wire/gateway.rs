@@ -13,6 +13,7 @@ use crate::domain::capability::{
 };
 use crate::domain::catalog::Catalog;
 use crate::domain::fingerprint::Product;
+use crate::domain::fleet::FleetStanding;
 use crate::domain::history::{Change, Transition};
 use crate::domain::id::Role;
 use crate::domain::plugin::{Plugin, Votes};
@@ -33,6 +34,7 @@ pub(in crate::api) struct Gateway<'a> {
     directory_events: DirectoryEventsView<'a>,
     durability: &'static str,
     durability_reason: &'a str,
+    fleet: Option<FleetView>,
     index: u64,
     instances: usize,
     nomad_index: u64,
@@ -56,6 +58,7 @@ impl<'a> Gateway<'a> {
         settings: &'a Settings,
         acl: Option<&'a crate::acl::Standing>,
         tls: Option<crate::tls::server::Standing>,
+        fleet: Option<FleetStanding>,
     ) -> Self {
         let (durability, durability_reason) = durability(&standing.durability);
         Self {
@@ -72,6 +75,7 @@ impl<'a> Gateway<'a> {
             },
             durability,
             durability_reason,
+            fleet: fleet.map(FleetView::from),
             index: catalog.index().0,
             instances: catalog.records().count(),
             nomad_index: catalog.nomad_index().0,
@@ -100,6 +104,25 @@ struct AclView<'a> {
     policies: usize,
     problem: &'a str,
     tokens: usize,
+}
+
+/// How it stands with the fleet's etcd.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct FleetView {
+    hosts_here: usize,
+    hosts_lost: usize,
+    in_step: bool,
+    problem: String,
+    waiting: usize,
+}
+
+impl From<FleetStanding> for FleetView {
+    fn from(standing: FleetStanding) -> Self {
+        let FleetStanding { is_in_step, trouble, waiting, hosts_here, hosts_lost } = standing;
+        let problem = trouble.map(|trouble| trouble.text.to_string()).unwrap_or_default();
+        Self { hosts_here, hosts_lost, in_step: is_in_step, problem, waiting }
+    }
 }
 
 /// Whether TLS is spoken over TCP, with whom, until when the certificate is valid, and what is wrong with its files.

@@ -1,0 +1,637 @@
+//! An aggregator's side: makes a catalog of what etcd holds, and follows it.
+//!
+//! It reads everything at one revision, then watches from the next one on; a watch that breaks is taken up where it was,
+//! and one that etcd has compacted away begins with reading again, of which readers notice only what differs. It keeps
+//! nothing. It writes what nobody else can: that a host is lost, that the instances of a lost host are over, that nothing
+//! is left of a plugin or a host, and what is declared. Every such write says what it has seen, so that of several
+//! aggregators one does it, and none undoes what happened meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::error::{EtcdError, Fault};
+use super::etcd::{Do, Etcd, If, Read, Session, Told, Watch};
+use super::keys::{Expected, HostState, Keys, Moved, PluginDates, Presence};
+use super::view::{Step, View};
+use super::{Backoff, Settings};
+use crate::domain::catalog::{Catalog, RecordChange};
+use crate::domain::durability::Durability;
+use crate::domain::expected::{Declaration, DeclaredNodes};
+use crate::domain::fleet::FleetStanding;
+use crate::domain::history::Transition;
+use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
+use crate::domain::record::{Phase, Record};
+use crate::domain::time::{Index, Timestamp};
+use crate::registry::commands::{Commands, Forget, ForgetError, Forgotten};
+use crate::registry::history::{History, Recent};
+use crate::registry::mirror::Mirror;
+use crate::registry::reader::Reader;
+use crate::registry::retirement::{After, Retirement};
+use crate::store::record::Stored;
+
+/// How often etcd is asked how far it is. Its answer is what makes a reply current, so it has to be well below
+/// [`FRESH`](crate::registry::mirror::FRESH).
+const ASK: Duration = Duration::from_millis(500);
+/// Silence after which a watch is given up.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long a host that never registered may have instances: its agent is about to register, or has died over it.
+const REGISTERING: Duration = Duration::from_secs(10);
+/// Writes in flight.
+const WRITES: usize = 16;
+/// From a write that failed to the next attempt.
+const AGAIN: Duration = Duration::from_millis(300);
+/// Transitions held.
+const RECENT: usize = 4096;
+/// Commands that may wait.
+const COMMANDS: usize = 16;
+/// Operations of one transaction of instances, beside a few others.
+const OPERATIONS: usize = 90;
+
+/// What a follower is reached by.
+#[derive(Debug)]
+pub struct Handles {
+    /// The catalog.
+    pub reader: Reader,
+    /// What happened.
+    pub history: History,
+    /// Where commands go.
+    pub commands: Commands,
+    /// How it stands with etcd.
+    pub standing: watch::Receiver<FleetStanding>,
+}
+
+/// Follows a fleet.
+#[derive(Debug)]
+pub struct Follower {
+    etcd: Etcd,
+    keys: Keys,
+    mirror: Mirror,
+    recent: Recent,
+    standing: watch::Sender<FleetStanding>,
+    commands: mpsc::Receiver<Forget>,
+    view: View,
+    /// Everything up to here is shown; 0: nothing was read yet.
+    revision: i64,
+    cluster: u64,
+    retirement: Retirement,
+    declared: BTreeMap<PluginId, Declaration>,
+    is_declared: bool,
+    /// Hosts that seem to be lost, and when that is to be written.
+    silent: BTreeMap<HostId, Instant>,
+    writes: JoinSet<Written>,
+    /// Hosts and plugins that something is being written about.
+    busy: BTreeSet<String>,
+    /// The last write that failed, until one succeeds.
+    unwritten: Option<EtcdError>,
+    fell: Option<String>,
+}
+
+/// How a write went.
+#[derive(Debug)]
+struct Written {
+    /// What it was about.
+    about: String,
+    host: Option<HostId>,
+    result: Result<bool, EtcdError>,
+}
+
+impl Follower {
+    /// Follows what settings name; expects what is `declared`, and forgets silent hosts after a time. It does nothing
+    /// before [`Follower::run`].
+    #[must_use]
+    pub fn new(
+        etcd: Etcd,
+        settings: &Settings,
+        retire_lost: Duration,
+        declared: BTreeMap<PluginId, Declaration>,
+    ) -> (Self, Handles) {
+        let keys = Keys::new(&settings.prefix);
+        let (mirror, reader) = Mirror::new(Catalog::empty(Index(1)));
+        let recent = Recent::new(RECENT);
+        let (standing, told) = watch::channel(FleetStanding::default());
+        let (commands_in, commands) = Commands::channel(COMMANDS);
+        let handles = Handles { reader, history: History::recent(recent.clone()), commands: commands_in, standing: told };
+        let follower = Self {
+            etcd,
+            view: View::new(keys.clone()),
+            keys,
+            mirror,
+            recent,
+            standing,
+            commands,
+            revision: 0,
+            cluster: 0,
+            // What is gone on a host that is there is its agent's to retire.
+            retirement: Retirement::new(After { lost: retire_lost, ..After::default() }),
+            declared,
+            is_declared: false,
+            silent: BTreeMap::new(),
+            writes: JoinSet::new(),
+            busy: BTreeSet::new(),
+            unwritten: None,
+            fell: None,
+        };
+        (follower, handles)
+    }
+
+    /// Follows until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new();
+        loop {
+            let ended = stop.run_until_cancelled(self.session(&mut backoff)).await;
+            let Some(error) = ended else { return };
+            if matches!(error.fault(), Fault::NoLeader | Fault::Slow) {
+                self.etcd.turn();
+            }
+            self.writes.shutdown().await;
+            self.busy.clear();
+            if error.fault() == Fault::Compacted {
+                info!(reason = %crate::telemetry::Chain(&error), "reading the fleet anew");
+                self.revision = 0;
+            }
+            self.tell(Some(&error));
+            let pause = tokio::time::sleep(backoff.wait());
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = &mut pause => break,
+                    // Whoever asked may have gone.
+                    Some(command) = self.commands.recv() => drop(command.answer.send(Err(ForgetError::Unwritten))),
+                }
+            }
+        }
+    }
+
+    async fn session(&mut self, backoff: &mut Backoff) -> EtcdError {
+        match self.followed(backoff).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn followed(&mut self, backoff: &mut Backoff) -> Result<Infallible, EtcdError> {
+        let session = self.etcd.open().await?;
+        let (revision, cluster) = session.revision(self.keys.prefix()).await?;
+        if self.revision > 0 && (revision < self.revision || (self.cluster != cluster && self.cluster != 0)) {
+            if revision < self.revision {
+                let what = format!("its revision fell from {} to {revision}", self.revision);
+                warn!("{what}: restore an etcd with `--bump-revision`, so that indexes do not fall");
+                self.fell = Some(what);
+            }
+            self.revision = 0;
+        }
+        self.cluster = cluster;
+        if self.revision == 0 {
+            self.load(&session).await?;
+        }
+        let mut watch = session.watch(self.keys.prefix(), self.revision + 1).await?;
+        if !self.is_declared {
+            self.declare(&session).await?;
+            self.is_declared = true;
+        }
+        self.look_after(&session, None);
+        self.tell(None);
+        let mut asking = tokio::time::interval(ASK);
+        asking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            let due = self.due();
+            tokio::select! {
+                told = watch.next() => {
+                    heard = Instant::now();
+                    self.take(&session, &mut watch, told?)?;
+                    backoff.reset();
+                }
+                _ = asking.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Err(EtcdError::state(Fault::Slow, "the watch says nothing any more"));
+                    }
+                    watch.ask();
+                }
+                Some(written) = self.writes.join_next() => {
+                    if let Ok(written) = written {
+                        self.written(&session, written)?;
+                    }
+                }
+                () = reached(due) => self.catch_up(&session),
+                Some(command) = self.commands.recv() => self.forget(&session, command).await,
+            }
+        }
+    }
+
+    /// Takes in what a watch says.
+    fn take(&mut self, session: &Session, watch: &mut Watch, told: Told) -> Result<(), EtcdError> {
+        match told {
+            Told::Begun { cluster, revision } => {
+                if revision < self.revision || (cluster != self.cluster && cluster != 0) {
+                    return Err(EtcdError::state(Fault::Restored, "another etcd answers under the same address"));
+                }
+                // What came between the last step and this is told next; only then is this current.
+                watch.ask();
+            }
+            Told::Progress { revision } => {
+                if revision < self.revision {
+                    return Err(EtcdError::state(Fault::Restored, "its revision fell"));
+                }
+                self.revision = revision;
+                self.mirror.pulse().beat();
+                self.mirror.scanned();
+                if !self.standing.borrow().is_in_step {
+                    self.tell(None);
+                }
+            }
+            Told::Events { revision, events } => {
+                let current = self.mirror.current();
+                let step = self.view.apply(&current, events);
+                self.show(&current, &step);
+                self.revision = self.revision.max(revision);
+                self.look_after(session, Some(&step));
+                self.view.sweep(&step);
+                if !step.hosts.is_empty() {
+                    self.tell(None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, current: &Catalog, step: &Step) {
+        let (next, touched) = self.view.catalog(current, step);
+        let now = std::time::Instant::now();
+        for change in &step.changes {
+            match change {
+                RecordChange::Put(record) if record.phase == Phase::Lost => {
+                    self.retirement.seen(&record.key, Phase::Lost, now);
+                }
+                change => self.retirement.left(change.key()),
+            }
+        }
+        self.recent.push(step.transitions.iter().cloned());
+        self.mirror.publish(next, &touched, &step.changes, &step.transitions);
+    }
+
+    /// Reads everything at one revision, and shows what differs from what is shown.
+    async fn load(&mut self, session: &Session) -> Result<(), EtcdError> {
+        let begun = Instant::now();
+        let mut view = View::new(self.keys.clone());
+        let mut catalog = Catalog::empty(Index(1));
+        let mut all = Step::default();
+        let mut at = 0;
+        // Hosts first: whether a record is shown depends on its host.
+        let single = [self.keys.index(), self.keys.nomad_index()];
+        let kinds = ["hosts", "plugins", "expected", "instances"].map(|kind| self.keys.kind(kind));
+        for prefix in kinds.iter().chain(&single) {
+            let mut take = |page: super::etcd::Page| {
+                let events = page.pairs.into_iter().map(|read| (read, false));
+                let step = view.apply(&catalog, events);
+                let (next, _) = view.catalog(&catalog, &step);
+                catalog = next;
+                all.affected.extend(step.affected);
+                all.hosts.extend(step.hosts);
+                all.emptied.extend(step.emptied);
+            };
+            at = session.list(prefix, at, false, &mut take).await?;
+        }
+        // Dates may depend on what was read after them.
+        let dated = Step { affected: view.plugins.keys().cloned().collect(), ..Step::default() };
+        let (loaded, _) = view.catalog(&catalog, &dated);
+        let current = self.mirror.current();
+        let mut changes = Vec::new();
+        for record in loaded.records().filter(|record| current.record(&record.key) != Some(record)) {
+            changes.push(RecordChange::Put(Box::new(record.clone())));
+        }
+        for record in current.records().filter(|record| loaded.record(&record.key).is_none()) {
+            changes.push(RecordChange::Remove(record.key.clone()));
+        }
+        all.affected.extend(view.plugins.keys().cloned());
+        all.affected.extend(current.plugins().map(|plugin| plugin.id.clone()));
+        drop((catalog, loaded));
+        all.changes = changes;
+        self.view = view;
+        self.silent.clear();
+        self.retirement.load(
+            all.changes.iter().filter_map(|change| match change {
+                RecordChange::Put(record) if record.phase == Phase::Lost => Some(&**record),
+                _ => None,
+            }),
+            Timestamp::now(),
+            std::time::Instant::now(),
+        );
+        self.show(&current, &all);
+        self.revision = at;
+        self.recent.replace(self.read_history(session).await?);
+        info!(
+            instances = self.mirror.current().records().count(),
+            hosts = self.view.hosts.len(),
+            etcd.revision = at,
+            duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "read the fleet"
+        );
+        Ok(())
+    }
+
+    async fn read_history(&self, session: &Session) -> Result<Vec<Transition>, EtcdError> {
+        let limit = i64::try_from(RECENT).unwrap_or(i64::MAX);
+        let reads: Vec<Read> = session.newest(&self.keys.history(None), limit).await?;
+        let decoded = reads.into_iter().rev().filter_map(|read| {
+            let transition = Transition::from_stored(&read.value).ok()?;
+            Some(Transition { index: Index(u64::try_from(read.mod_revision).ok()?), ..transition })
+        });
+        Ok(decoded.collect())
+    }
+
+    /// Starts what a step makes necessary; `None`: looks at everything.
+    fn look_after(&mut self, session: &Session, step: Option<&Step>) {
+        let now = Instant::now();
+        let hosts: Vec<HostId> = match step {
+            Some(step) => step.hosts.iter().cloned().collect(),
+            None => self.view.hosts.keys().cloned().collect(),
+        };
+        for id in hosts {
+            let Some(host) = self.view.hosts.get(&id) else {
+                self.silent.remove(&id);
+                continue;
+            };
+            let presence = host.state.map(|(state, _)| state.state);
+            match (host.is_alive, presence, host.is_empty()) {
+                (false, Some(Presence::Here), _) => drop(self.silent.entry(id).or_insert(now)),
+                (false, None, false) => drop(self.silent.entry(id).or_insert(now + REGISTERING)),
+                // Nothing is left of it.
+                (false, Some(Presence::Lost), true) => drop(self.silent.entry(id).or_insert(now)),
+                _ => drop(self.silent.remove(&id)),
+            }
+        }
+        let plugins: Vec<PluginId> = match step {
+            Some(step) => step.emptied.iter().cloned().collect(),
+            None => self.view.plugins.keys().cloned().collect(),
+        };
+        for id in plugins {
+            let Some(entry) = self.view.plugins.get(&id) else { continue };
+            if let (0, Some((_, moved, _)), None) = (entry.instances, entry.dates, entry.expected()) {
+                let key = self.keys.plugin(&id);
+                let conditions = vec![If::Unmoved(key.clone(), moved)];
+                self.write(session, format!("plugin {id}"), None, conditions, vec![Do::Delete(key)]);
+            }
+        }
+        self.catch_up(session);
+    }
+
+    /// When something is to be done by the clock.
+    fn due(&self) -> Option<Instant> {
+        let is_free = self.writes.len() < WRITES;
+        let silent = self.silent.values().min().copied().filter(|_| is_free);
+        let retired = self.retirement.next().map(Instant::from_std).filter(|_| is_free && !self.busy.contains("retired"));
+        silent.into_iter().chain(retired).min()
+    }
+
+    /// Does what is due.
+    fn catch_up(&mut self, session: &Session) {
+        let now = Instant::now();
+        let due: Vec<HostId> = self.silent.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            if self.writes.len() >= WRITES {
+                break;
+            }
+            self.silent.remove(&id);
+            self.write_silence(session, &id);
+        }
+        let over = self.retirement.due(std::time::Instant::now());
+        if !over.is_empty() && !self.busy.contains("retired") && self.writes.len() < WRITES {
+            self.retire(session, over);
+        }
+        self.mirror.pulse().behind(self.unwritten.is_some() && !self.silent.is_empty());
+    }
+
+    /// Writes that a host is lost, or that nothing is left of it.
+    fn write_silence(&mut self, session: &Session, id: &HostId) {
+        let Some(host) = self.view.hosts.get(id).filter(|host| !host.is_alive) else { return };
+        let state = self.keys.state(id);
+        let conditions =
+            vec![If::Unmoved(self.keys.alive(id), 0), If::Unmoved(state.clone(), host.state_revision())];
+        let is_lost = host.state.is_some_and(|(state, _)| state.state == Presence::Lost);
+        let mut steps = Vec::new();
+        if is_lost && host.is_empty() {
+            steps.push(Do::Delete(state));
+            for plugin in self.view.expecting(id) {
+                steps.push(Do::Touch(self.keys.plugin(&plugin), PluginDates { created: Timestamp::now() }.to_stored()));
+            }
+            info!(host.id = %id, "nothing is left of a host");
+        } else if !is_lost {
+            let lost = HostState { state: Presence::Lost, since: Timestamp::now() };
+            steps.push(Do::Put(state, lost.to_stored()));
+            warn!(host.id = %id, "lost: its agent is silent");
+        } else {
+            return;
+        }
+        steps.extend(self.indexes());
+        self.write(session, format!("host {id}"), Some(id.clone()), conditions, steps);
+    }
+
+    fn indexes(&self) -> [Do; 2] {
+        [Do::Put(self.keys.index(), Moved {}.to_stored()), Do::Put(self.keys.nomad_index(), Moved {}.to_stored())]
+    }
+
+    fn write(
+        &mut self,
+        session: &Session,
+        about: String,
+        host: Option<HostId>,
+        conditions: Vec<If>,
+        steps: Vec<Do>,
+    ) {
+        if !self.busy.insert(about.clone()) {
+            return;
+        }
+        let session = session.clone();
+        self.writes.spawn(async move {
+            let result = session.transact(conditions, steps).await.map(|(is_done, _)| is_done);
+            Written { about, host, result }
+        });
+    }
+
+    fn written(&mut self, session: &Session, written: Written) -> Result<(), EtcdError> {
+        let Written { about, host, result } = written;
+        self.busy.remove(&about);
+        match result {
+            // Not done means that it happened otherwise meanwhile, which the watch tells.
+            Ok(_) => {
+                if self.unwritten.take().is_some() {
+                    self.tell(None);
+                }
+                self.mirror.pulse().behind(false);
+                if about == "retired" {
+                    self.catch_up(session);
+                }
+                Ok(())
+            }
+            Err(error) if error.fault() == Fault::Full || error.fault() == Fault::Denied => {
+                // What is shown is not what is known: a silent host is still shown as it was.
+                if let Some(host) = host {
+                    self.silent.insert(host, Instant::now() + AGAIN);
+                    self.mirror.pulse().behind(true);
+                }
+                self.unwritten = Some(error);
+                self.tell(None);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes instances of lost hosts, some at a time.
+    fn retire(&mut self, session: &Session, over: Vec<InstanceKey>) {
+        let now = std::time::Instant::now();
+        let current = self.mirror.current();
+        let mut host: Option<HostId> = None;
+        let mut keys = Vec::new();
+        for key in over {
+            let is_lost = current.record(&key).is_some_and(|record| record.phase == Phase::Lost);
+            if !is_lost {
+                self.retirement.left(&key);
+            } else if host.get_or_insert_with(|| key.host.clone()) == &key.host && keys.len() < OPERATIONS / 2 {
+                keys.push(key);
+            }
+        }
+        let Some(host) = host else { return };
+        for key in &keys {
+            info!(plugin.id = %key.plugin, role = key.role.as_str(), host.id = %host, "retired: its host has been lost for long enough");
+            // Asked again in a minute if it is still there then.
+            self.retirement.postpone(key, now + Duration::from_mins(1));
+        }
+        let (conditions, steps) = self.removal(&host, &keys);
+        self.write(session, "retired".to_owned(), None, conditions, steps);
+    }
+
+    /// What removes instances of one lost host.
+    fn removal(&self, host: &HostId, keys: &[InstanceKey]) -> (Vec<If>, Vec<Do>) {
+        let revision = self.view.hosts.get(host).map_or(0, super::view::Host::state_revision);
+        let conditions = vec![If::Unmoved(self.keys.state(host), revision)];
+        let mut steps: Vec<Do> = keys.iter().map(|key| Do::Delete(self.keys.instance(key))).collect();
+        let plugins: BTreeSet<&PluginId> = keys.iter().map(|key| &key.plugin).collect();
+        for plugin in plugins {
+            steps.push(Do::Touch(self.keys.plugin(plugin), PluginDates { created: Timestamp::now() }.to_stored()));
+        }
+        steps.extend(self.indexes());
+        (conditions, steps)
+    }
+
+    async fn forget(&mut self, session: &Session, command: Forget) {
+        let Forget { plugin, host, answer } = command;
+        let result = self.forgotten(session, &plugin, host.as_ref()).await;
+        // Whoever asked may have gone; it is forgotten all the same.
+        let _ = answer.send(result);
+    }
+
+    async fn forgotten(
+        &mut self,
+        session: &Session,
+        plugin: &PluginId,
+        host: Option<&HostId>,
+    ) -> Result<Forgotten, ForgetError> {
+        let current = self.mirror.current();
+        let known = current.plugin(plugin.as_str()).ok_or(ForgetError::NoSuchPlugin)?;
+        let all = [Role::Controller, Role::Node].into_iter().flat_map(|role| known.instances(role));
+        let all = all.map(|instance| &instance.record).filter(|record| host.is_none_or(|host| record.key.host == *host));
+        let records: Vec<Record> = all.cloned().collect();
+        if records.is_empty() {
+            return Err(ForgetError::NoSuchInstance);
+        }
+        let those = |is: fn(Phase) -> bool| -> Vec<InstanceKey> {
+            records.iter().filter(|record| is(record.phase)).map(|record| record.key.clone()).collect()
+        };
+        let alive = those(|phase| matches!(phase, Phase::Healthy | Phase::Starting));
+        if !alive.is_empty() {
+            return Err(ForgetError::Alive(alive));
+        }
+        let elsewhere = those(|phase| phase != Phase::Lost);
+        if !elsewhere.is_empty() {
+            return Err(ForgetError::OnLiveHosts(elsewhere));
+        }
+        let mut by_host: BTreeMap<&HostId, Vec<InstanceKey>> = BTreeMap::new();
+        for record in &records {
+            by_host.entry(&record.key.host).or_default().push(record.key.clone());
+        }
+        let mut revision = 0;
+        for (host, keys) in by_host {
+            let (conditions, steps) = self.removal(host, &keys);
+            match session.transact(conditions, steps).await {
+                Ok((true, at)) => revision = at,
+                // Its agent is back.
+                Ok((false, _)) => return Err(ForgetError::OnLiveHosts(keys)),
+                Err(_) => return Err(ForgetError::Unwritten),
+            }
+        }
+        let all: usize = [Role::Controller, Role::Node].into_iter().map(|role| known.instances(role).count()).sum();
+        let is_plugin_gone = all == records.len() && known.declared.is_empty();
+        let index = Index(u64::try_from(revision).unwrap_or_default());
+        Ok(Forgotten { records, is_plugin_gone, index, durability: Durability::Durable })
+    }
+
+    /// Writes what is declared here, once: whoever was started last has the last word.
+    async fn declare(&self, session: &Session) -> Result<(), EtcdError> {
+        let mut wanted: BTreeMap<&PluginId, Expected> = BTreeMap::new();
+        for (id, declaration) in &self.declared {
+            let (nodes, hosts) = match &declaration.nodes {
+                Some(DeclaredNodes::Count(count)) => (Some(*count), None),
+                Some(DeclaredNodes::On(hosts)) => (None, Some(hosts.as_str().into())),
+                None => (None, None),
+            };
+            let expected = Expected { nodes, hosts, controllers: declaration.controllers };
+            if expected.nodes.is_some() || expected.hosts.is_some() || expected.controllers.is_some() {
+                wanted.insert(id, expected);
+            }
+        }
+        let known = self.view.plugins.iter().filter_map(|(id, entry)| Some((id, entry.expected()?)));
+        let known: BTreeMap<&PluginId, &Expected> = known.collect();
+        let ids: BTreeSet<&PluginId> = wanted.keys().chain(known.keys()).copied().collect();
+        for id in ids {
+            let (now, before) = (wanted.get(id), known.get(id).copied());
+            if now == before {
+                continue;
+            }
+            let step = match now {
+                Some(expected) => Do::Put(self.keys.expected(id), expected.to_stored()),
+                None => Do::Delete(self.keys.expected(id)),
+            };
+            let dates = PluginDates { created: Timestamp::now() }.to_stored();
+            let mut steps = vec![step, Do::Touch(self.keys.plugin(id), dates)];
+            steps.extend(self.indexes());
+            session.transact(Vec::new(), steps).await?;
+            info!(plugin.id = %id, "declared anew what is expected of it");
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, error: Option<&EtcdError>) {
+        let (hosts_here, hosts_lost) = self.view.counts();
+        let is_in_step = error.is_none() && self.revision > 0;
+        let error = error.or(self.unwritten.as_ref());
+        let trouble = error.map(EtcdError::trouble).or_else(|| {
+            let what = self.fell.as_ref()?;
+            Some(EtcdError::state(Fault::Restored, what.clone()).trouble())
+        });
+        let next = FleetStanding { is_in_step, trouble, waiting: 0, hosts_here, hosts_lost };
+        self.standing.send_if_modified(|standing| {
+            super::log_change(standing, &next);
+            let is_news = *standing != next;
+            *standing = next;
+            is_news
+        });
+    }
+}
+
+/// Returns at this time; never, if there is none.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

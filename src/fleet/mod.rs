@@ -1,0 +1,74 @@
+//! One view of many hosts, over etcd (`design.md` section 6).
+//!
+//! An agent's [`shipper`] keeps etcd equal to what its own registry knows; an aggregator's [`follower`] makes a catalog of
+//! what etcd holds. etcd orders, stores and tells: nothing here agrees, elects or replicates. `etcd` is the only one that
+//! speaks its protocol, `keys` says where what lies, and `view` is the pure fold from keys to what is shown.
+
+mod dial;
+pub mod error;
+pub mod etcd;
+pub mod follower;
+pub mod keys;
+mod outbox;
+pub mod shipper;
+mod view;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::domain::fleet::{EtcdServer, FleetStanding};
+use crate::domain::trust::Trust;
+
+/// How a fleet's etcd is reached.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its members; at least one.
+    pub servers: Vec<EtcdServer>,
+    /// What the fleet's keys begin with.
+    pub prefix: String,
+    /// How it is known over TLS.
+    pub trust: Trust,
+    /// As whom to act, and the file of the password.
+    pub user: Option<(String, PathBuf)>,
+    /// How long an agent may be silent; whole seconds.
+    pub host_ttl: Duration,
+}
+
+/// Times between attempts: short at first, never long, and never two processes in step.
+#[derive(Debug)]
+struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    /// An agent that was cut off is back soon after it can be: whoever waits for it waits at most this long.
+    const MOST: Duration = Duration::from_secs(1);
+
+    fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    /// How long to wait now; twice as long the next time. From a half to all of it, at random.
+    fn wait(&mut self) -> Duration {
+        let now = self.next;
+        self.next = (now * 2).min(Self::MOST);
+        now.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    fn reset(&mut self) {
+        self.next = Self::FIRST;
+    }
+}
+
+/// Says when trouble begins, becomes another one, and ends.
+fn log_change(before: &FleetStanding, now: &FleetStanding) {
+    let kind = |standing: &FleetStanding| standing.trouble.as_ref().map(|trouble| trouble.kind);
+    match &now.trouble {
+        Some(trouble) if kind(before) != kind(now) => warn!(etcd.trouble = trouble.kind, "{}", trouble.text),
+        None if before.trouble.is_some() => info!("in step with etcd again"),
+        _ => {}
+    }
+}

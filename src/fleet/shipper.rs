@@ -1,0 +1,395 @@
+//! An agent's side: keeps etcd equal to what this host's registry knows.
+//!
+//! Any wake-up compares the whole of one host, which is small, with what etcd is known to hold; so a change that is missed
+//! costs nothing, and while etcd is away nothing piles up but transitions, as many as their rings hold. Whenever it is
+//! not certain what etcd holds (a lease that ran out, an answer that was lost) it registers again: reads its own keys and
+//! sends the difference. What the host itself is served never waits for any of this.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::etcd::{Do, Etcd, If, Read, Session};
+use super::keys::{Alive, HostState, Keys, Moved, Presence};
+use super::outbox::{self, HOST_HISTORY, Shipped, Waiting};
+use super::{Backoff, Settings};
+use crate::domain::fleet::FleetStanding;
+use crate::domain::history::Transition;
+use crate::domain::id::HostId;
+use crate::domain::record::Record;
+use crate::domain::time::{Index, Timestamp};
+use crate::fleet::error::{EtcdError, Fault};
+use crate::registry::history::History;
+use crate::registry::reader::{Reader, Subject};
+use crate::store::record::Stored;
+
+/// How long a session has to last before its end is no sign of trouble.
+const QUIET: Duration = Duration::from_secs(10);
+/// How long it may take to read the history that was not shipped, which the disk may hold up.
+const HISTORY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Ships one host.
+#[derive(Debug)]
+pub struct Shipper {
+    etcd: Etcd,
+    keys: Keys,
+    host: HostId,
+    ttl: Duration,
+    /// Transitions kept of each instance.
+    ring: usize,
+    reader: Reader,
+    /// `None`: what happened before this process is not kept.
+    history: Option<History>,
+    standing: watch::Sender<FleetStanding>,
+    alive: Alive,
+    lease: Option<(i64, Duration)>,
+    /// What etcd holds, as far as is known.
+    shipped: Shipped,
+    waiting: Waiting,
+    /// Index of the last step whose transitions are in `waiting` or shipped.
+    seen: Index,
+    /// Whether there are transitions in the store that were not seen.
+    is_behind: bool,
+    /// Whether this process has ever acted for the host.
+    has_registered: bool,
+}
+
+/// What was read of the own host.
+struct Own {
+    alive: Option<Read>,
+    state: Option<Read>,
+}
+
+impl Own {
+    fn revision(read: Option<&Read>) -> i64 {
+        read.map_or(0, |read| read.mod_revision)
+    }
+
+    fn is_here(&self) -> bool {
+        let state = self.state.as_ref().and_then(|read| HostState::from_stored(&read.value).ok());
+        state.is_some_and(|state| state.state == Presence::Here)
+    }
+}
+
+impl Shipper {
+    /// Ships what `reader` shows of `host`, `ring` transitions of each instance. It does nothing before [`Shipper::run`].
+    #[must_use]
+    pub fn new(
+        etcd: Etcd,
+        settings: &Settings,
+        host: HostId,
+        reader: Reader,
+        history: Option<History>,
+        ring: usize,
+    ) -> (Self, watch::Receiver<FleetStanding>) {
+        let (standing, told) = watch::channel(FleetStanding::default());
+        let alive = Alive {
+            agent: format!("{:016x}", fastrand::u64(..)).into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            since: Timestamp::now(),
+        };
+        let shipper = Self {
+            etcd,
+            keys: Keys::new(&settings.prefix),
+            host,
+            ttl: settings.host_ttl,
+            ring,
+            reader,
+            history,
+            standing,
+            alive,
+            lease: None,
+            shipped: Shipped::default(),
+            waiting: Waiting::new(),
+            seen: Index::default(),
+            is_behind: false,
+            has_registered: false,
+        };
+        (shipper, told)
+    }
+
+    /// Ships until `stop`. The lease is left to run out by itself: an agent that is back before nobody misses.
+    pub async fn run(mut self, stop: CancellationToken) {
+        // Nothing before the first complete scan: half of what there is would look like the loss of the other half.
+        if stop.run_until_cancelled(self.reader.scanned()).await.is_none() {
+            return;
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            let begun = Instant::now();
+            let ended = stop.run_until_cancelled(self.session(&mut backoff)).await;
+            let Some(error) = ended else { return };
+            if begun.elapsed() >= QUIET {
+                backoff.reset();
+            }
+            if error.fault() == Fault::NoLeader || error.fault() == Fault::Slow {
+                self.etcd.turn();
+            }
+            self.tell(Some(&error));
+            if stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Registers and ships until something fails.
+    async fn session(&mut self, backoff: &mut Backoff) -> EtcdError {
+        match self.registered(backoff).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn registered(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, EtcdError> {
+        let session = self.etcd.open().await?;
+        let (lease, ttl) = match self.lease.take() {
+            Some(lease) => lease,
+            None => session.grant(self.ttl).await?,
+        };
+        let (kept, mut is_kept) = watch::channel(false);
+        let keeping = async {
+            let told = || {
+                kept.send_if_modified(|kept| !std::mem::replace(kept, true));
+            };
+            session.keep(lease, ttl, told).await
+        };
+        tokio::pin!(keeping);
+        // Whether it still exists decides whether it can be used, so that comes first.
+        tokio::select! {
+            error = &mut keeping => {
+                if error.fault() != Fault::LeaseLost {
+                    self.lease = Some((lease, ttl));
+                }
+                return Err(error);
+            }
+            kept = is_kept.wait_for(|is_kept| *is_kept) => drop(kept),
+        }
+        let error = tokio::select! {
+            error = &mut keeping => error,
+            shipped = self.ship(&session, lease, backoff) => match shipped {
+                Ok(never) => match never {},
+                Err(error) => error,
+            },
+        };
+        // Kept for the next session: a connection that was lost is no reason for the lease to end.
+        if error.fault() != Fault::LeaseLost {
+            self.lease = Some((lease, ttl));
+        }
+        Err(error)
+    }
+
+    async fn ship(
+        &mut self,
+        session: &Session,
+        lease: i64,
+        backoff: &mut Backoff,
+    ) -> Result<std::convert::Infallible, EtcdError> {
+        let own = self.read_own(session).await?;
+        self.check_alone(&own).await?;
+        self.collect_past().await;
+        let seen_alive = If::Unmoved(self.keys.alive(&self.host), Own::revision(own.alive.as_ref()));
+        self.send_difference(session, &seen_alive).await?;
+        self.register(session, &own, seen_alive, lease).await?;
+        info!(host.id = %self.host, instances = self.shipped.records.len(), "registered with the fleet");
+        self.tell(None);
+        let bound = If::BoundTo(self.keys.alive(&self.host), lease);
+        let reader = self.reader.clone();
+        let waiting = reader.waiting(Subject::Everything);
+        loop {
+            // Made before the catalog is read: a change between the two is not missed.
+            let changed = waiting.changed();
+            self.collect();
+            if self.is_behind {
+                self.collect_past().await;
+            }
+            match self.send_difference(session, &bound).await {
+                Ok(()) => {
+                    backoff.reset();
+                    self.tell(None);
+                    changed.await;
+                }
+                // The lease lives on, so nothing has to be read again.
+                Err(error) if error.fault() == Fault::Full => {
+                    self.tell(Some(&error));
+                    tokio::time::sleep(backoff.wait()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads what etcd holds of this host.
+    async fn read_own(&mut self, session: &Session) -> Result<Own, EtcdError> {
+        let (keys, host) = (&self.keys, &self.host);
+        let mut shipped = Shipped::default();
+        let alive = session.get(&keys.alive(host)).await?;
+        let state = session.get(&keys.state(host)).await?;
+        session
+            .list(&keys.instances(Some(host)), 0, false, |page| {
+                for read in page.pairs {
+                    // What cannot be read, or is not where it says, is overwritten or stays for whoever wrote it.
+                    if let Ok(record) = Record::from_stored(&read.value)
+                        && keys.instance(&record.key).as_bytes() == read.key
+                    {
+                        shipped.records.insert(record.key.clone(), record);
+                    }
+                }
+            })
+            .await?;
+        session
+            .list(&keys.history(Some(host)), 0, true, |page| {
+                shipped.history.extend(page.pairs.iter().filter_map(|read| keys.place(host, &read.key)));
+            })
+            .await?;
+        self.shipped = shipped;
+        Ok(Own { alive, state })
+    }
+
+    /// Takes transitions in that are stored and etcd does not have.
+    async fn collect_past(&mut self) {
+        self.collect();
+        self.is_behind = false;
+        let Some(history) = &self.history else { return };
+        let newest = match tokio::time::timeout(HISTORY_LIMIT, history.newest(None, HOST_HISTORY)).await {
+            Ok(Ok(newest)) => newest,
+            // They are told of as they happen; those of before come the next time.
+            Ok(Err(_)) | Err(_) => return,
+        };
+        self.take_in(newest.into_iter().rev());
+    }
+
+    /// Takes transitions in that happened since the last time.
+    fn collect(&mut self) {
+        let current = self.reader.current().index();
+        if let Some(steps) = self.reader.changes().since(self.seen) {
+            for step in steps {
+                self.seen = step.index;
+                self.take_in(step.transitions.iter().cloned());
+            }
+        } else {
+            // Too many at once, or the first time: the store has them.
+            self.seen = current;
+            self.is_behind = true;
+        }
+    }
+
+    fn take_in(&mut self, transitions: impl IntoIterator<Item = Transition>) {
+        let own = transitions.into_iter().filter(|transition| transition.key.host == self.host);
+        // What etcd once had and dropped is older than all that it has.
+        let oldest = self.shipped.history.first().map(|place| place.index);
+        let is_full = self.shipped.history.len() >= HOST_HISTORY;
+        for (place, transition) in outbox::placed(own) {
+            let is_dropped = is_full && oldest.is_some_and(|oldest| place.index < oldest);
+            if !self.shipped.history.contains(&place) && !is_dropped {
+                self.waiting.insert(place, transition);
+            }
+        }
+        outbox::bound(&mut self.waiting, self.ring);
+    }
+
+    /// Sends what differs, until nothing does.
+    async fn send_difference(&mut self, session: &Session, guard: &If) -> Result<(), EtcdError> {
+        loop {
+            let catalog = self.reader.current();
+            let now = catalog.records().filter(|record| record.key.host == self.host);
+            let batches = outbox::batches(
+                &self.keys,
+                &self.host,
+                &self.shipped,
+                now,
+                &self.waiting,
+                self.ring,
+                Timestamp::now(),
+            );
+            if batches.is_empty() {
+                return Ok(());
+            }
+            for mut batch in batches {
+                let steps = std::mem::take(&mut batch.steps);
+                let (is_done, _) = session.transact(vec![guard.clone()], steps).await?;
+                if !is_done {
+                    return Err(EtcdError::state(Fault::LeaseLost, "the lease is not this agent's any more"));
+                }
+                batch.committed(&mut self.shipped, &mut self.waiting);
+            }
+            self.collect();
+        }
+    }
+
+    /// Says that the host is here, all at once.
+    async fn register(
+        &mut self,
+        session: &Session,
+        own: &Own,
+        seen_alive: If,
+        lease: i64,
+    ) -> Result<(), EtcdError> {
+        let is_bound = own.alive.as_ref().is_some_and(|read| read.lease == lease);
+        if is_bound && own.is_here() {
+            return Ok(());
+        }
+        let state_key = self.keys.state(&self.host);
+        let mut steps = vec![Do::PutBound(self.keys.alive(&self.host), self.alive.to_stored(), lease)];
+        if !own.is_here() {
+            let here = HostState { state: Presence::Here, since: Timestamp::now() };
+            steps.push(Do::Put(state_key.clone(), here.to_stored()));
+            if self.shipped.records.values().any(|record| record.was_healthy) {
+                steps.push(Do::Put(self.keys.nomad_index(), Moved {}.to_stored()));
+            }
+        }
+        steps.push(Do::Put(self.keys.index(), Moved {}.to_stored()));
+        let seen_state = If::Unmoved(state_key, Own::revision(own.state.as_ref()));
+        let (is_done, _) = session.transact(vec![seen_alive, seen_state], steps).await?;
+        // Somebody else wrote one of them meanwhile: an aggregator that gave the host up, or another agent.
+        if !is_done {
+            return Err(EtcdError::state(Fault::LeaseLost, "the host's state moved meanwhile"));
+        }
+        self.has_registered = true;
+        Ok(())
+    }
+
+    /// Whoever acts for this host now and came after this process keeps it: two that take turns would be worse than
+    /// either. (Who came first is told by what this process did, not by a clock.)
+    async fn check_alone(&mut self, own: &Own) -> Result<(), EtcdError> {
+        let bound = own.alive.as_ref().and_then(|read| Alive::from_stored(&read.value).ok());
+        let Some(other) = bound.filter(|bound| self.has_registered && bound.agent != self.alive.agent) else {
+            return Ok(());
+        };
+        let what = format!(
+            "another agent, registered at {}, has the host id {}: give each host its own --host-id",
+            text(other.since),
+            self.host
+        );
+        let error = EtcdError::state(Fault::LeaseLost, what);
+        self.tell(Some(&error));
+        tokio::time::sleep(self.ttl).await;
+        Err(error)
+    }
+
+    fn tell(&self, error: Option<&EtcdError>) {
+        let catalog = self.reader.current();
+        let now = catalog.records().filter(|record| record.key.host == self.host);
+        let waiting = outbox::differing(&self.shipped, now) + self.waiting.len();
+        let next = FleetStanding {
+            is_in_step: error.is_none(),
+            trouble: error.map(EtcdError::trouble),
+            waiting,
+            ..FleetStanding::default()
+        };
+        self.standing.send_if_modified(|standing| {
+            super::log_change(standing, &next);
+            let is_news = *standing != next;
+            *standing = next;
+            is_news
+        });
+    }
+}
+
+/// A time for people.
+fn text(time: Timestamp) -> Arc<str> {
+    jiff::Timestamp::from_nanosecond(i128::from(time.0)).unwrap_or_default().to_string().into()
+}

@@ -1,0 +1,403 @@
+//! From what etcd holds to what is shown: a fold, without etcd and without a clock.
+//!
+//! What an aggregator shows is a function of the keys at one revision, so that all of them show the same under the same
+//! index, whether they followed or have just read everything. Records of hosts that are not here are held back: under
+//! their instances a lost host's silence is shown instead, and of one that never registered, nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::warn;
+
+use super::etcd::Read;
+use super::keys::{Expected, HostState, Key, Keys, PluginDates, Presence};
+use crate::domain::catalog::{Catalog, RecordChange};
+use crate::domain::expected::{DeclaredCounts, HostPattern};
+use crate::domain::history::Transition;
+use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
+use crate::domain::plugin::Dates;
+use crate::domain::record::{Phase, Reason, Record};
+use crate::domain::time::{Index, Timestamp};
+use crate::registry::reporter;
+use crate::store::record::Stored;
+
+/// An instance on a known host.
+type Local = (Role, PluginId);
+
+/// One host.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    /// Whether an agent is bound to it.
+    pub(super) is_alive: bool,
+    /// What it was last declared to be, and at which revision.
+    pub(super) state: Option<(HostState, i64)>,
+    /// Its instances.
+    instances: BTreeSet<Local>,
+    /// Its records as its agent wrote them, while they are not shown.
+    held: BTreeMap<Local, Box<Record>>,
+}
+
+impl Host {
+    fn is_here(&self) -> bool {
+        self.state.is_some_and(|(state, _)| state.state == Presence::Here)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.instances.is_empty()
+    }
+
+    /// The revision of its state; 0: it has none.
+    pub(super) fn state_revision(&self) -> i64 {
+        self.state.map_or(0, |(_, revision)| revision)
+    }
+}
+
+/// One plugin.
+#[derive(Debug, Default)]
+pub(super) struct PluginEntry {
+    /// `plugins/<id>`: created, moved, when.
+    pub(super) dates: Option<(i64, i64, Timestamp)>,
+    /// Largest revision of a state that concerned it.
+    hosts_revision: i64,
+    /// Instances in etcd, those that are not shown included.
+    pub(super) instances: usize,
+    expected: Option<(Expected, Option<HostPattern>)>,
+    /// Known hosts that the pattern matches.
+    matching: u32,
+}
+
+impl PluginEntry {
+    fn declared(&self) -> DeclaredCounts {
+        let Some((expected, pattern)) = &self.expected else { return DeclaredCounts::default() };
+        let nodes = expected.nodes.or(pattern.as_ref().map(|_| self.matching));
+        DeclaredCounts { nodes, controllers: expected.controllers }
+    }
+
+    fn tell(&self) -> (Option<Dates>, DeclaredCounts) {
+        let declared = self.declared();
+        let dates = self.dates.map(|(created, moved, time)| Dates {
+            create_index: index(created),
+            modify_index: index(moved.max(self.hosts_revision)),
+            create_time: time,
+            declared,
+        });
+        (dates, declared)
+    }
+
+    /// What is declared, as it stands in etcd.
+    pub(super) fn expected(&self) -> Option<&Expected> {
+        self.expected.as_ref().map(|(expected, _)| expected)
+    }
+}
+
+/// What etcd holds.
+#[derive(Debug)]
+pub(super) struct View {
+    keys: Keys,
+    pub(super) hosts: BTreeMap<HostId, Host>,
+    pub(super) plugins: BTreeMap<PluginId, PluginEntry>,
+    index: i64,
+    nomad_index: i64,
+    /// Keys of values that could not be read, each said once.
+    unreadable: BTreeSet<Vec<u8>>,
+}
+
+/// What a step shows.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    pub(super) changes: Vec<RecordChange>,
+    pub(super) affected: BTreeSet<PluginId>,
+    pub(super) transitions: Vec<Transition>,
+    /// Hosts whose state or life moved, or that have fewer instances.
+    pub(super) hosts: BTreeSet<HostId>,
+    /// Plugins that may have no instance any more.
+    pub(super) emptied: BTreeSet<PluginId>,
+}
+
+fn index(revision: i64) -> Index {
+    // 0 makes Nomad's SDK spin.
+    Index(u64::try_from(revision).unwrap_or_default().max(1))
+}
+
+impl View {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            hosts: BTreeMap::new(),
+            plugins: BTreeMap::new(),
+            index: 0,
+            nomad_index: 0,
+            unreadable: BTreeSet::new(),
+        }
+    }
+
+    /// The fleet's indexes: of everything, and of what Nomad shows.
+    pub(super) fn indexes(&self) -> (Index, Index) {
+        (index(self.index), index(self.nomad_index))
+    }
+
+    /// Hosts by presence: here, lost.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let here = self.hosts.values().filter(|host| host.is_here()).count();
+        let lost = self.hosts.values().filter(|host| !host.is_here() && host.state.is_some()).count();
+        (here, lost)
+    }
+
+    /// Plugins of which a host like this is expected to have one.
+    pub(super) fn expecting(&self, host: &HostId) -> Vec<PluginId> {
+        let matches = |entry: &PluginEntry| {
+            entry.expected.as_ref().is_some_and(|(_, pattern)| pattern.as_ref().is_some_and(|p| p.matches(host)))
+        };
+        self.plugins.iter().filter(|(_, entry)| matches(entry)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// What is declared of a plugin, and its dates.
+    pub(super) fn tell(&self, plugin: &PluginId) -> (Option<Dates>, DeclaredCounts) {
+        self.plugins.get(plugin).map(PluginEntry::tell).unwrap_or_default()
+    }
+
+    /// The catalog after a step.
+    pub(super) fn catalog(
+        &self,
+        current: &Catalog,
+        step: &Step,
+    ) -> (Catalog, Vec<crate::domain::catalog::Touched>) {
+        current.following(&step.changes, &step.affected, self.indexes(), |plugin| self.tell(plugin))
+    }
+
+    /// Takes whole revisions in, in order. `current` is the catalog that showed those before.
+    pub(super) fn apply(&mut self, current: &Catalog, events: impl IntoIterator<Item = (Read, bool)>) -> Step {
+        let mut folding = Folding { current, raw: BTreeMap::new(), dirty: BTreeSet::new(), step: Step::default() };
+        for (read, is_deleted) in events {
+            self.take(&mut folding, read, is_deleted);
+        }
+        let Folding { mut raw, dirty, mut step, .. } = folding;
+        for key in dirty {
+            let host = self.hosts.get(&key.host);
+            let shown = match host.and_then(|host| host.state.map(|(state, _)| (host, state))) {
+                Some((_, HostState { state: Presence::Here, .. })) => match raw.remove(&key) {
+                    Some(record) => record,
+                    None => continue,
+                },
+                Some((host, HostState { state: Presence::Lost, since })) => {
+                    let held = host.held.get(&(key.role, key.plugin.clone()));
+                    held.map(|record| Box::new(silent(record, since)))
+                }
+                // Its agent is about to register.
+                None => None,
+            };
+            let before = current.record(&key);
+            let is_flip = before.map(|record| record.phase == Phase::Lost)
+                != shown.as_ref().map(|record| record.phase == Phase::Lost);
+            if let (Some(before), Some(next), true) = (before, &shown, is_flip) {
+                // Its agent did not see this, so it tells of it nowhere.
+                let (at, reason) = (next.since.max(before.since), next.reason.clone());
+                step.transitions.extend(reporter::transitions(Some(before), next).into_iter().map(|change| {
+                    Transition { at, index: index(self.index), key: key.clone(), change, reason: reason.clone() }
+                }));
+            }
+            step.changes.push(match shown {
+                Some(record) => RecordChange::Put(record),
+                None => RecordChange::Remove(key),
+            });
+        }
+        step
+    }
+
+    fn take(&mut self, folding: &mut Folding<'_>, read: Read, is_deleted: bool) {
+        let key = self.keys.read(&read.key);
+        match key {
+            Key::Index => self.index = if is_deleted { self.index } else { read.mod_revision },
+            Key::NomadIndex => self.nomad_index = if is_deleted { self.nomad_index } else { read.mod_revision },
+            Key::Instance(key) => {
+                let record = if is_deleted { None } else { self.decoded::<Record>(&read) };
+                let is_there = record.is_some();
+                // Under another's name it would count twice.
+                let record = record.filter(|record| record.key == key);
+                if is_there && record.is_none() {
+                    self.complain(&read, "names another instance than its key");
+                }
+                self.instance(folding, key, record.map(Box::new));
+            }
+            Key::Alive(host) => {
+                self.hosts.entry(host.clone()).or_default().is_alive = !is_deleted;
+                folding.step.hosts.insert(host);
+            }
+            Key::State(host) => {
+                let state = if is_deleted { None } else { self.decoded::<HostState>(&read) };
+                self.state(folding, host, state.map(|state| (state, read.mod_revision)));
+            }
+            Key::Plugin(plugin) => {
+                let dates = if is_deleted { None } else { self.decoded::<PluginDates>(&read) };
+                let entry = self.plugins.entry(plugin.clone()).or_default();
+                entry.dates = dates.map(|dates| (read.create_revision, read.mod_revision, dates.created));
+                folding.step.emptied.insert(plugin.clone());
+                folding.step.affected.insert(plugin);
+            }
+            Key::Expected(plugin) => {
+                let expected = if is_deleted { None } else { self.decoded::<Expected>(&read) };
+                let pattern = expected.as_ref().and_then(|expected| HostPattern::parse(expected.hosts.as_ref()?).ok());
+                let known = self.hosts.iter().filter(|(_, host)| host.state.is_some());
+                let matching = known.filter(|(id, _)| pattern.as_ref().is_some_and(|pattern| pattern.matches(id)));
+                let revisions: Vec<i64> = matching.map(|(_, host)| host.state_revision()).collect();
+                let entry = self.plugins.entry(plugin.clone()).or_default();
+                entry.matching = u32::try_from(revisions.len()).unwrap_or(u32::MAX);
+                entry.hosts_revision = revisions.into_iter().fold(entry.hosts_revision, i64::max);
+                entry.expected = expected.map(|expected| (expected, pattern));
+                folding.step.emptied.insert(plugin.clone());
+                folding.step.affected.insert(plugin);
+            }
+            Key::History if !is_deleted => {
+                if let Some(mut transition) = self.decoded::<Transition>(&read) {
+                    transition.index = index(read.mod_revision);
+                    folding.step.transitions.push(transition);
+                }
+            }
+            Key::History | Key::Unknown => {}
+        }
+    }
+
+    fn instance(&mut self, folding: &mut Folding<'_>, key: InstanceKey, record: Option<Box<Record>>) {
+        let host = self.hosts.entry(key.host.clone()).or_default();
+        let local = (key.role, key.plugin.clone());
+        let entry = self.plugins.entry(key.plugin.clone()).or_default();
+        match &record {
+            Some(_) => entry.instances += usize::from(host.instances.insert(local.clone())),
+            None => {
+                entry.instances -= usize::from(host.instances.remove(&local));
+                folding.step.emptied.insert(key.plugin.clone());
+            }
+        }
+        // Whoever never was healthy counts for nothing, and may go without a word.
+        if record.as_ref().is_some_and(|record| record.was_healthy) {
+            entry.hosts_revision = entry.hosts_revision.max(host.state_revision());
+        }
+        folding.step.hosts.insert(key.host.clone());
+        if host.is_here() {
+            folding.raw.insert(key.clone(), record);
+        } else {
+            match record {
+                Some(record) => drop(host.held.insert(local, record)),
+                None => drop(host.held.remove(&local)),
+            }
+        }
+        folding.dirty.insert(key);
+    }
+
+    fn state(&mut self, folding: &mut Folding<'_>, id: HostId, state: Option<(HostState, i64)>) {
+        let host = self.hosts.entry(id.clone()).or_default();
+        let (was_here, was_known) = (host.is_here(), host.state.is_some());
+        host.state = state;
+        let keys = host.instances.iter().map(|(role, plugin)| InstanceKey {
+            plugin: plugin.clone(),
+            role: *role,
+            host: id.clone(),
+        });
+        let keys: Vec<InstanceKey> = keys.collect();
+        match (was_here, host.is_here()) {
+            (true, false) => {
+                for key in &keys {
+                    let staged = folding.raw.remove(key).unwrap_or_else(|| folding.current.record(key).cloned().map(Box::new));
+                    if let Some(record) = staged {
+                        host.held.insert((key.role, key.plugin.clone()), record);
+                    }
+                }
+            }
+            (false, true) => {
+                for ((role, plugin), record) in std::mem::take(&mut host.held) {
+                    let key = InstanceKey { plugin, role, host: id.clone() };
+                    folding.raw.insert(key, Some(record));
+                }
+            }
+            _ => {}
+        }
+        let revision = host.state_revision();
+        let is_known = host.state.is_some();
+        for key in &keys {
+            let record = match folding.raw.get(key) {
+                Some(staged) => staged.as_deref(),
+                None if host.is_here() => folding.current.record(key),
+                None => host.held.get(&(key.role, key.plugin.clone())).map(|record| &**record),
+            };
+            if record.is_some_and(|record| record.was_healthy) {
+                let entry = self.plugins.entry(key.plugin.clone()).or_default();
+                entry.hosts_revision = entry.hosts_revision.max(revision);
+                folding.step.affected.insert(key.plugin.clone());
+            }
+        }
+        for (plugin, entry) in &mut self.plugins {
+            if entry.expected.as_ref().is_some_and(|(_, pattern)| pattern.as_ref().is_some_and(|p| p.matches(&id))) {
+                // A host more or less is one more or less to be expected.
+                match (was_known, is_known) {
+                    (false, true) => entry.matching += 1,
+                    (true, false) => entry.matching = entry.matching.saturating_sub(1),
+                    _ => {}
+                }
+                entry.hosts_revision = entry.hosts_revision.max(revision);
+                folding.step.affected.insert(plugin.clone());
+            }
+        }
+        folding.dirty.extend(keys);
+        folding.step.hosts.insert(id);
+    }
+
+    fn decoded<T: Stored>(&mut self, read: &Read) -> Option<T> {
+        match T::from_stored(&read.value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.complain(read, &error.to_string());
+                None
+            }
+        }
+    }
+
+    fn complain(&mut self, read: &Read, what: &str) {
+        const MOST: usize = 1000;
+        if self.unreadable.len() < MOST && self.unreadable.insert(read.key.clone()) {
+            let key = String::from_utf8_lossy(&read.key);
+            let key = crate::domain::text::escaped(&key);
+            warn!(etcd.key = %key, reason = what, "left out: a value that this release cannot read");
+        }
+    }
+
+    /// Drops what nothing is left of.
+    pub(super) fn sweep(&mut self, step: &Step) {
+        for id in &step.hosts {
+            let is_over = |host: &Host| host.is_empty() && host.state.is_none() && !host.is_alive;
+            if self.hosts.get(id).is_some_and(is_over) {
+                self.hosts.remove(id);
+            }
+        }
+        for id in &step.emptied {
+            let is_over = |entry: &PluginEntry| entry.instances == 0 && entry.dates.is_none() && entry.expected.is_none();
+            if self.plugins.get(id).is_some_and(is_over) {
+                self.plugins.remove(id);
+            }
+        }
+    }
+}
+
+struct Folding<'a> {
+    current: &'a Catalog,
+    /// Records of hosts that are here, as these events leave them.
+    raw: BTreeMap<InstanceKey, Option<Box<Record>>>,
+    dirty: BTreeSet<InstanceKey>,
+    step: Step,
+}
+
+/// What is shown of an instance whose host is silent (case 82).
+fn silent(record: &Record, since: Timestamp) -> Record {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(since.0)).unwrap_or_default();
+    let time = jiff::Timestamp::from_second(time.as_second()).unwrap_or_default();
+    let text = "the host, its network or its csi-gateway agent is down; what is known of the driver is from before";
+    Record {
+        phase: Phase::Lost,
+        reason: Reason {
+            description: format!("host agent unreachable since {time}").into(),
+            code: None,
+            text: text.into(),
+        },
+        since,
+        update_time: since,
+        ..record.clone()
+    }
+}

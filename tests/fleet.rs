@@ -1,0 +1,449 @@
+//! Fleets over a real etcd, with the built binary as every agent and aggregator.
+
+mod support;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use csi_gateway::commands::http::{self, Answer};
+use csi_gateway::csi::Rpc;
+use csi_gateway::demo::{FakeDriver, Reply, ServedDriver};
+use csi_gateway::domain::code::Code;
+use serde_json::Value;
+use support::etcd::{EtcdServer, Proxy, Wire, program};
+use support::process::{Serving, gateway, run, until};
+use tempfile::TempDir;
+
+/// The plugin that every host has.
+const PLUGIN: &str = "drv.example.com";
+/// How long an agent may be silent here.
+const TTL: Duration = Duration::from_secs(2);
+
+/// A host: its driver and its agent.
+struct Host {
+    id: &'static str,
+    driver: ServedDriver,
+    agent: Option<Serving>,
+    arguments: Vec<String>,
+    folder: TempDir,
+}
+
+impl Host {
+    async fn new(id: &'static str, servers: &str, driver: FakeDriver, more: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a scratch folder");
+        let socket = folder.path().join("csi.sock");
+        let driver = driver.serve(&socket).await.expect("binds");
+        let mut arguments = vec![
+            "serve".to_owned(),
+            "--role=agent".to_owned(),
+            "--http-endpoint=127.0.0.1:0".to_owned(),
+            format!("--host-id={id}"),
+            format!("--etcd-servers={servers}"),
+            format!("--host-ttl={}s", TTL.as_secs()),
+            "--poll-interval=100ms".to_owned(),
+            format!("--csi-address={}", socket.display()),
+            format!("--state-dir={}", folder.path().join("state").display()),
+        ];
+        arguments.extend(more.iter().map(|&flag| flag.to_owned()));
+        let mut host = Self { id, driver, agent: None, arguments, folder };
+        host.start().await;
+        host
+    }
+
+    async fn start(&mut self) {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        self.agent = Some(Serving::start(&arguments, &self.folder.path().join("agent.log")).await);
+    }
+
+    fn agent(&self) -> &Serving {
+        self.agent.as_ref().expect("the agent runs")
+    }
+
+    async fn kill(&mut self) {
+        self.agent.take().expect("the agent runs").kill().await;
+    }
+
+    fn sicken(&self) {
+        self.driver.set(Rpc::Probe, Reply::fail(Code::Internal, "sick"));
+    }
+
+    fn heal(&self) {
+        self.driver.set(Rpc::Probe, Reply::ready());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("agent.log")).unwrap_or_default()
+    }
+}
+
+async fn aggregator(servers: &str, log: &Path, more: &[&str]) -> Serving {
+    let servers = format!("--etcd-servers={servers}");
+    let ttl = format!("--host-ttl={}s", TTL.as_secs());
+    let arguments = [&["serve", "--role=aggregator", "--http-endpoint=127.0.0.1:0", &servers, &ttl], more].concat();
+    Serving::start(&arguments, log).await
+}
+
+async fn plugin(of: &Serving) -> Option<(Value, u64)> {
+    let answer = http::get(&of.address, &format!("/v1/plugin/csi/{PLUGIN}")).await.ok()?;
+    let index = answer.index()?;
+    (answer.status == 200).then(|| (serde_json::from_slice(&answer.body).unwrap_or_default(), index))
+}
+
+/// Waits until the plugin is as wanted.
+async fn plugin_until(of: &Serving, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    until(what, async || match plugin(of).await {
+        Some((plugin, _)) if is_so(&plugin) => Ok(plugin),
+        other => Err(format!("{other:?}")),
+    })
+    .await
+}
+
+fn nodes(healthy: u64, expected: u64) -> impl Fn(&Value) -> bool {
+    move |plugin| plugin["NodesHealthy"] == healthy && plugin["NodesExpected"] == expected
+}
+
+fn is_current(answer: &Answer) -> bool {
+    answer.headers.get("X-Nomad-KnownLeader").is_some_and(|value| value == "true")
+}
+
+/// Body and index of what an aggregator shows of everything, once it is current.
+async fn all(of: &Serving) -> (String, u64) {
+    until("it is current", async || {
+        let answer = of.get("/v1/gateway/plugins").await;
+        if !is_current(&answer) {
+            return Err(format!("{answer:?}"));
+        }
+        Ok((answer.text().into_owned(), answer.index().unwrap_or_default()))
+    })
+    .await
+}
+
+/// Waits until two aggregators show the same under the same index.
+async fn equal(first: &Serving, second: &Serving) -> u64 {
+    until("both show the same under the same index", async || {
+        let (one, two) = (all(first).await, all(second).await);
+        let details = format!("/v1/plugin/csi/{PLUGIN}");
+        let (a, b) = (first.get(&details).await, second.get(&details).await);
+        if one == two && a.body == b.body && a.index() == b.index() { Ok(one.1) } else { Err(format!("{one:?}\n{two:?}")) }
+    })
+    .await
+}
+
+struct Fleet {
+    hosts: Vec<Host>,
+    aggregators: Vec<Serving>,
+    folder: TempDir,
+    etcd: EtcdServer,
+}
+
+impl Fleet {
+    /// Three hosts, of which the first has a controller, too, and two aggregators.
+    async fn new(program: &Path) -> Self {
+        let etcd = EtcdServer::start(program, &[]).await;
+        let folder = TempDir::new().expect("a scratch folder");
+        let servers = etcd.url();
+        let mut hosts = Vec::new();
+        for id in ["host-aaaa", "host-bbbb", "host-cccc"] {
+            let (driver, kind) = if id == "host-aaaa" {
+                (FakeDriver::monolith(PLUGIN), "--plugin-type=monolith")
+            } else {
+                (FakeDriver::node(PLUGIN), "--plugin-type=node")
+            };
+            hosts.push(Host::new(id, &servers, driver, &[kind]).await);
+        }
+        let mut aggregators = Vec::new();
+        for number in 0..2 {
+            aggregators.push(aggregator(&servers, &folder.path().join(format!("aggregator-{number}.log")), &[]).await);
+        }
+        Self { hosts, aggregators, folder, etcd }
+    }
+
+    async fn on_both(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        plugin_until(&self.aggregators[0], what, &is_so).await;
+        plugin_until(&self.aggregators[1], what, &is_so).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_hosts_are_one_plugin_in_two_aggregators_and_a_silent_one_is_lost_until_it_is_back() {
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::new(&program).await;
+    // Case 76.
+    let known = fleet.on_both("all three are healthy", nodes(3, 3)).await;
+    assert_eq!((&known["ControllersHealthy"], &known["ControllersExpected"]), (&1.into(), &1.into()));
+    assert_eq!(known["ControllerRequired"], true);
+    equal(&fleet.aggregators[0], &fleet.aggregators[1]).await;
+
+    // Cases 79 to 81: an index moves once each way, and not while nothing changes.
+    fleet.hosts[1].sicken();
+    let sick = fleet.on_both("one is sick", nodes(2, 3)).await;
+    assert_eq!(sick["Nodes"].as_object().map(serde_json::Map::len), Some(3));
+    assert!(sick["ModifyIndex"].as_u64() > known["ModifyIndex"].as_u64());
+    let before = equal(&fleet.aggregators[0], &fleet.aggregators[1]).await;
+    let revision = fleet.etcd.owner().revision().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(fleet.etcd.owner().revision().await, revision, "five polls with the same result wrote something");
+    assert_eq!(equal(&fleet.aggregators[0], &fleet.aggregators[1]).await, before);
+    fleet.hosts[1].heal();
+    fleet.on_both("it is healthy again", nodes(3, 3)).await;
+
+    // Case 82.
+    fleet.hosts[2].kill().await;
+    let silent = Instant::now();
+    let lost = fleet.on_both("the silent host is lost", nodes(2, 3)).await;
+    assert!(silent.elapsed() < TTL + Duration::from_secs(1), "lost only after {:?}", silent.elapsed());
+    let description = lost["Nodes"]["host-cccc"]["HealthDescription"].as_str().unwrap_or_default();
+    assert!(description.starts_with("host agent unreachable since 2"), "{description}");
+    equal(&fleet.aggregators[0], &fleet.aggregators[1]).await;
+    let detail = fleet.aggregators[0].json(&format!("/v1/gateway/plugin/{PLUGIN}")).await;
+    assert_eq!(detail["Nodes"]["host-cccc"]["Phase"], "lost");
+
+    // Case 83, and a new aggregator shows the same.
+    fleet.hosts[2].start().await;
+    let back = fleet.on_both("it is back", nodes(3, 3)).await;
+    assert_eq!(back["CreateIndex"], known["CreateIndex"]);
+    let newcomer = aggregator(&fleet.etcd.url(), &fleet.folder.path().join("newcomer.log"), &[]).await;
+    equal(&newcomer, &fleet.aggregators[0]).await;
+    assert_eq!(plugin(&newcomer).await.map(|(plugin, _)| plugin), Some(back));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_etcd_is_away_agents_tell_the_truth_and_aggregators_say_that_they_cannot() {
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::new(&program).await;
+    fleet.on_both("all three are healthy", nodes(3, 3)).await;
+    let before = equal(&fleet.aggregators[0], &fleet.aggregators[1]).await;
+    fleet.etcd.kill().await;
+    fleet.hosts[0].sicken();
+    plugin_until(fleet.hosts[0].agent(), "the agent knows", |plugin| plugin["NodesHealthy"] == 0).await;
+    assert!(is_current(&fleet.hosts[0].agent().get("/v1/plugins?type=csi").await));
+    let answer = until("the aggregator no longer vouches", async || {
+        let answer = fleet.aggregators[0].get("/v1/plugins?type=csi").await;
+        if is_current(&answer) { Err(format!("{answer:?}")) } else { Ok(answer) }
+    })
+    .await;
+    assert_eq!(answer.status, 200);
+    let contact: u64 = answer.headers["X-Nomad-LastContact"].to_str().expect("text").parse().expect("a number");
+    assert!(contact >= 1000, "{contact}");
+    assert!(answer.text().contains(PLUGIN), "the last catalog is served");
+    for (of, what) in [(fleet.hosts[0].agent(), "changes wait for it"), (&fleet.aggregators[1], "etcd")] {
+        until("its trouble is told", async || {
+            let ready = of.get("/readyz").await;
+            assert_eq!(ready.status, 200);
+            let text = ready.text().into_owned();
+            if text.contains("etcd cannot be reached") && text.contains(what) { Ok(()) } else { Err(text) }
+        })
+        .await;
+        let metrics = of.get("/metrics").await.text().into_owned();
+        assert!(metrics.contains("csi_gateway_fleet_trouble{kind=\"away\"} 1"), "{metrics}");
+        assert!(metrics.contains("csi_gateway_fleet_in_step 0"), "{metrics}");
+    }
+    fleet.etcd.resume().await;
+    fleet.on_both("what happened meanwhile is told", nodes(2, 3)).await;
+    assert!(equal(&fleet.aggregators[0], &fleet.aggregators[1]).await > before);
+    let ready = until("nothing is wrong any more", async || {
+        let text = fleet.hosts[0].agent().get("/readyz").await.text().into_owned();
+        if text.trim() == "ok" { Ok(text) } else { Err(text) }
+    });
+    ready.await;
+    assert!(fleet.hosts[0].log().contains("in step with etcd again"), "{}", fleet.hosts[0].log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_was_cut_off_is_lost_and_back_and_a_lost_answer_loses_and_doubles_nothing() {
+    let Some(program) = program() else { return };
+    let etcd = EtcdServer::start(&program, &[]).await;
+    let folder = TempDir::new().expect("a scratch folder");
+    let wire = Proxy::to(etcd.address()).await;
+    let host = Host::new("host-aaaa", &wire.url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let aggregator = aggregator(&etcd.url(), &folder.path().join("aggregator.log"), &[]).await;
+    plugin_until(&aggregator, "it is healthy", nodes(1, 1)).await;
+
+    // What is sent arrives, and no answer comes back.
+    for round in 0..4 {
+        let written = etcd.owner().revision().await;
+        wire.set(Wire::Mute);
+        if round % 2 == 0 { host.sicken() } else { host.heal() }
+        until("it is written", async || match etcd.owner().revision().await {
+            revision if revision > written => Ok(()),
+            revision => Err(revision.to_string()),
+        })
+        .await;
+        wire.set(Wire::Whole);
+        let healthy = u64::from(round % 2 == 1);
+        plugin_until(&aggregator, "it is shown", nodes(healthy, 1)).await;
+        until("the agent is in step", async || {
+            let view = host.agent().json("/v1/gateway").await;
+            if view["Fleet"]["InStep"] == true { Ok(()) } else { Err(view.to_string()) }
+        })
+        .await;
+    }
+    // Each change is told once: that it appeared, perhaps a look before the first answer, and four changes.
+    let mine: Vec<Value> = host.agent().json("/v1/gateway/history").await.as_array().expect("a list").clone();
+    let changes = |list: &[Value]| {
+        let of = |entry: &Value| format!("{} {} {}", entry["At"], entry["Kind"], entry["To"]);
+        let mut all: Vec<String> =
+            list.iter().filter(|entry| entry["From"] != "lost" && entry["To"] != "lost").map(of).collect();
+        all.sort();
+        all
+    };
+    let shown = until("all of them are told", async || {
+        let shown = aggregator.json("/v1/gateway/history").await.as_array().expect("a list").clone();
+        if changes(&shown) == changes(&mine) { Ok(shown) } else { Err(format!("{shown:#?}\n{mine:#?}")) }
+    })
+    .await;
+    assert!(shown.len() >= 5);
+
+    wire.set(Wire::Cut);
+    plugin_until(&aggregator, "it is lost", |plugin| {
+        plugin["Nodes"]["host-aaaa"]["HealthDescription"].as_str().is_some_and(|text| text.contains("unreachable"))
+    })
+    .await;
+    plugin_until(host.agent(), "its own view is what it was", nodes(1, 1)).await;
+    wire.set(Wire::Whole);
+    let begun = Instant::now();
+    plugin_until(&aggregator, "it is back", nodes(1, 1)).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "back only after {:?}", begun.elapsed());
+    assert_eq!(etcd.owner().list("/csi-gateway/v1/instances/").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aggregator_that_is_behind_does_not_present_it_as_current_and_catches_up_after_a_compaction() {
+    let Some(program) = program() else { return };
+    let etcd = EtcdServer::start(&program, &[]).await;
+    let folder = TempDir::new().expect("a scratch folder");
+    let wire = Proxy::to(etcd.address()).await;
+    let host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let ahead = aggregator(&etcd.url(), &folder.path().join("ahead.log"), &[]).await;
+    let behind = aggregator(&wire.url(), &folder.path().join("behind.log"), &[]).await;
+    plugin_until(&ahead, "it is healthy", nodes(1, 1)).await;
+    equal(&ahead, &behind).await;
+    wire.set(Wire::Dead);
+    host.sicken();
+    plugin_until(&ahead, "it is sick", nodes(0, 1)).await;
+    let seen = ahead.index("/v1/plugins?type=csi").await;
+    let moved = behind.get(&format!("/v1/plugins?type=csi&index={seen}&wait=100ms")).await;
+    assert!(!is_current(&moved), "{moved:?}");
+    // Whoever waits long enough gets what it should have.
+    let waiting = tokio::spawn({
+        let address = behind.address.clone();
+        async move { http::get(&address, &format!("/v1/plugins?type=csi&index={seen}&wait=1m")).await }
+    });
+    for _ in 0..3 {
+        host.heal();
+        plugin_until(&ahead, "it is healthy", nodes(1, 1)).await;
+        host.sicken();
+        plugin_until(&ahead, "it is sick", nodes(0, 1)).await;
+    }
+    etcd.owner().compact().await;
+    wire.set(Wire::Whole);
+    equal(&ahead, &behind).await;
+    let answer = waiting.await.expect("it ends").expect("it answers");
+    assert!(answer.index() > Some(seen) || !is_current(&answer), "{answer:?}");
+    let log = std::fs::read_to_string(folder.path().join("behind.log")).unwrap_or_default();
+    assert!(log.contains("reading the fleet anew"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_declared_lost_and_forgotten_is_the_same_for_all_aggregators() {
+    let Some(program) = program() else { return };
+    let etcd = EtcdServer::start(&program, &[]).await;
+    let folder = TempDir::new().expect("a scratch folder");
+    let config = folder.path().join("fleet.hcl");
+    let text = format!(
+        "plugin \"{PLUGIN}\" {{\n  nodes_expected = 5\n}}\nplugin \"other\" {{\n  host_selector = \"host-*\"\n}}\n"
+    );
+    std::fs::write(&config, text).expect("a configuration");
+    let declaring =
+        aggregator(&etcd.url(), &folder.path().join("one.log"), &[&format!("--config={}", config.display())]).await;
+    // Case 91, with nothing up.
+    plugin_until(&declaring, "it is expected", nodes(0, 5)).await;
+    let mut host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    plugin_until(&declaring, "one of five is healthy", nodes(1, 5)).await;
+    until("the selector counts hosts that are there", async || {
+        let other = declaring.json("/v1/plugin/csi/other").await;
+        if other["NodesExpected"] == 1 { Ok(()) } else { Err(other.to_string()) }
+    })
+    .await;
+    // One that declares nothing has no say while it runs beside; it was started last, so it has.
+    let forget = |address: &str| {
+        let mut command = gateway();
+        command.args(["forget", PLUGIN, "--host=host-aaaa", &format!("--address={address}")]);
+        command
+    };
+    let (code, _, error) = run(forget(&declaring.address)).await;
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("still alive"), "{error}");
+    host.kill().await;
+    plugin_until(&declaring, "its host is lost", |plugin| plugin["NodesHealthy"] == 0).await;
+    let (code, out, error) = run(forget(&declaring.address)).await;
+    assert_eq!(code, Some(0), "{error}");
+    assert!(out.contains("forgotten: node of drv.example.com on host-aaaa, was lost"), "{out}");
+    let gone = |plugin: &Value| plugin["Nodes"].as_object().is_some_and(serde_json::Map::is_empty);
+    plugin_until(&declaring, "the instance is gone", gone).await;
+    until("nothing is left of the host", async || {
+        let left = etcd.owner().list("/csi-gateway/v1/hosts/").await.len();
+        if left == 0 { Ok(()) } else { Err(left.to_string()) }
+    })
+    .await;
+    // Forgotten is not banned.
+    host.start().await;
+    plugin_until(&declaring, "it is back", nodes(1, 5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_instances_of_a_host_that_stays_lost_are_retired_and_the_plugin_goes_with_the_last_of_them() {
+    let Some(program) = program() else { return };
+    let etcd = EtcdServer::start(&program, &[]).await;
+    let folder = TempDir::new().expect("a scratch folder");
+    let mut host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let aggregator = aggregator(&etcd.url(), &folder.path().join("one.log"), &["--retire-lost=1s"]).await;
+    let first = plugin_until(&aggregator, "it is healthy", nodes(1, 1)).await;
+    let seen = aggregator.index("/v1/plugins?type=csi").await;
+    host.kill().await;
+    // Cases 84, 89.
+    until("nothing is left", async || {
+        let left = etcd.owner().list("/csi-gateway/v1/").await;
+        let left: Vec<_> = left.iter().map(|pair| String::from_utf8_lossy(&pair.key).into_owned()).collect();
+        let is_side = |key: &String| key.contains("/history/") || key.ends_with("index");
+        if left.iter().all(is_side) { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    let answer = aggregator.get(&format!("/v1/plugins?type=csi&index={seen}&wait=10s")).await;
+    assert!(answer.index() > Some(seen), "{answer:?}");
+    assert_eq!(answer.text().trim(), "[]");
+    // Case 90.
+    let gone = aggregator.index("/v1/plugins?type=csi").await;
+    host.start().await;
+    let again = plugin_until(&aggregator, "it is there again", nodes(1, 1)).await;
+    assert!(again["CreateIndex"].as_u64() > Some(gone) && again["CreateIndex"] != first["CreateIndex"], "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_and_a_full_etcd_are_told_and_end_by_themselves_when_they_are_over() {
+    let Some(program) = program() else { return };
+    let folder = TempDir::new().expect("a scratch folder");
+    let etcd = EtcdServer::start(&program, &["--quota-backend-bytes=2000000"]).await;
+    etcd.owner().enable_users("gateway", "right", "/csi-gateway/v1/").await;
+    let password = folder.path().join("password");
+    std::fs::write(&password, "wrong\n").expect("a password");
+    let login = ["--etcd-username=gateway".to_owned(), format!("--etcd-password-file={}", password.display())];
+    let login: Vec<&str> = login.iter().map(String::as_str).collect();
+    let aggregator = aggregator(&etcd.url(), &folder.path().join("one.log"), &login).await;
+    until("the login's trouble is told", async || {
+        let ready = aggregator.get("/readyz").await;
+        let text = ready.text().into_owned();
+        if ready.status == 500 && text.contains("etcd refuses the login") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    std::fs::write(&password, "right\n").expect("a password");
+    until("it is in", async || {
+        let ready = aggregator.get("/readyz").await;
+        if ready.text().trim() == "ok" { Ok(()) } else { Err(ready.text().into_owned()) }
+    })
+    .await;
+    let more = [&login[..], &["--plugin-type=node"]].concat();
+    let host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &more).await;
+    plugin_until(&aggregator, "it is healthy", nodes(1, 1)).await;
+    drop(host);
+}

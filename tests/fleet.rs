@@ -21,7 +21,6 @@ const TTL: Duration = Duration::from_secs(2);
 
 /// A host: its driver and its agent.
 struct Host {
-    id: &'static str,
     driver: ServedDriver,
     agent: Option<Serving>,
     arguments: Vec<String>,
@@ -29,7 +28,7 @@ struct Host {
 }
 
 impl Host {
-    async fn new(id: &'static str, servers: &str, driver: FakeDriver, more: &[&str]) -> Self {
+    async fn new(id: &str, servers: &str, driver: FakeDriver, more: &[&str]) -> Self {
         let folder = TempDir::new().expect("a scratch folder");
         let socket = folder.path().join("csi.sock");
         let driver = driver.serve(&socket).await.expect("binds");
@@ -45,7 +44,7 @@ impl Host {
             format!("--state-dir={}", folder.path().join("state").display()),
         ];
         arguments.extend(more.iter().map(|&flag| flag.to_owned()));
-        let mut host = Self { id, driver, agent: None, arguments, folder };
+        let mut host = Self { driver, agent: None, arguments, folder };
         host.start().await;
         host
     }

@@ -192,7 +192,9 @@ impl Follower {
         if self.revision == 0 {
             self.load(&session).await?;
         }
-        let mut watch = session.watch(self.keys.prefix(), self.revision + 1).await?;
+        // From the last one that is shown, and not from the next: about a revision that is yet to come etcd answers no
+        // question, and on a quiet day the next one is hours away.
+        let mut watch = session.watch(self.keys.prefix(), self.revision).await?;
         if !self.is_declared {
             self.declare(&session).await?;
             self.is_declared = true;
@@ -250,6 +252,8 @@ impl Follower {
             }
             Told::Events { revision, events } => {
                 let current = self.mirror.current();
+                let shown = self.revision;
+                let events = events.into_iter().filter(|(read, _)| read.mod_revision > shown);
                 let step = self.view.apply(&current, events);
                 self.show(&current, &step);
                 self.revision = self.revision.max(revision);

@@ -6,7 +6,8 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/csi.proto", "proto/etcd.proto", "proto/pluginregistration.proto"], ["proto"])?;
+    let descriptors =
+        protox::compile(["proto/csi.proto", "proto/etcd.proto", "proto/pluginregistration.proto"], ["proto"])?;
     // Server code too: tests write servers against it that the scripted driver's byte-level service is held against.
     tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
     order_code();

@@ -79,6 +79,34 @@ retire_gone = "1h"
 # How long the instances of a host are kept whose agent is silent (fleets only)
 retire_lost = "24h"
 
+# Part in a fleet, with --etcd-servers: agent (this host, told to etcd, too) or aggregator (the whole fleet,
+# from etcd)
+# role = "ROLE"
+
+# Members of the fleet's etcd: https://HOST:PORT or http://HOST:PORT, several with commas; may be repeated
+# etcd_servers = ["URL"]
+
+# What the keys of this fleet begin with; two fleets in one etcd have two prefixes
+etcd_prefix = "/csi-gateway/v1/"
+
+# PEM file of the authorities that may have signed etcd's certificates; default: those that the system trusts
+# etcd_cafile = "FILE"
+
+# PEM file of the certificate to show to etcd
+# etcd_certfile = "FILE"
+
+# PEM file of its private key
+# etcd_keyfile = "FILE"
+
+# User of etcd to act as
+# etcd_username = "NAME"
+
+# File that holds that user's password; read at each login
+# etcd_password_file = "FILE"
+
+# How long an agent may be silent before its host counts as lost; whole seconds
+host_ttl = "30s"
+
 # Host headers that `forget` is taken from; default: names and addresses listened on, localhost
 # allowed_hosts = ["NAME"]
 

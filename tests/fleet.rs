@@ -123,7 +123,11 @@ async fn equal(first: &Serving, second: &Serving) -> u64 {
         let (one, two) = (all(first).await, all(second).await);
         let details = format!("/v1/plugin/csi/{PLUGIN}");
         let (a, b) = (first.get(&details).await, second.get(&details).await);
-        if one == two && a.body == b.body && a.index() == b.index() { Ok(one.1) } else { Err(format!("{one:?}\n{two:?}")) }
+        if one == two && a.body == b.body && a.index() == b.index() {
+            Ok(one.1)
+        } else {
+            Err(format!("{one:?}\n{two:?}"))
+        }
     })
     .await
 }
@@ -262,7 +266,11 @@ async fn an_agent_that_was_cut_off_is_lost_and_back_and_a_lost_answer_loses_and_
     for round in 0..4 {
         let written = etcd.owner().revision().await;
         wire.set(Wire::Mute);
-        if round % 2 == 0 { host.sicken() } else { host.heal() }
+        if round % 2 == 0 {
+            host.sicken()
+        } else {
+            host.heal()
+        }
         until("it is written", async || match etcd.owner().revision().await {
             revision if revision > written => Ok(()),
             revision => Err(revision.to_string()),

@@ -96,7 +96,7 @@ impl About {
                 let sockets = state.sockets.all().len();
                 let events = state.sockets.events();
                 let acl = state.access.as_ref().map(crate::acl::Access::standing);
-                json::compact(&wire::Gateway::new(
+                let view = wire::Gateway::new(
                     catalog,
                     &standing,
                     sockets,
@@ -104,8 +104,8 @@ impl About {
                     &state.settings,
                     acl.as_ref(),
                     state.tls.as_ref().map(Tls::standing),
-                    state.fleet.as_ref().map(|fleet| fleet.borrow().clone()),
-                ))
+                );
+                json::compact(&view.in_fleet(state.fleet.as_ref().map(|fleet| fleet.borrow().clone())))
             }
             About::Plugins(filter) => filter.page(catalog).0,
             About::Plugin { id } => {

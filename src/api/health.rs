@@ -20,7 +20,9 @@ pub(super) fn ready(state: &State) -> Response<Content> {
     if !standing.is_scanned {
         let text = match fleet.filter(|_| state.reader.is_follower()) {
             None => "the first scan is not complete".to_owned(),
-            Some(FleetStanding { trouble: Some(trouble), .. }) => format!("the fleet was not read yet: {}", trouble.text),
+            Some(FleetStanding { trouble: Some(trouble), .. }) => {
+                format!("the fleet was not read yet: {}", trouble.text)
+            }
             Some(_) => "the fleet was not read yet".to_owned(),
         };
         return text_response(StatusCode::INTERNAL_SERVER_ERROR, text);

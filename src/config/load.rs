@@ -10,8 +10,8 @@ use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
 use super::values::{Values, not_empty, number, one_of, positive, shown};
 use super::{
-    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, MemberRole, Probe, Serve,
-    Shell, Sources, Status, Tls, Wait,
+    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, MemberRole, Probe,
+    Serve, Shell, Sources, Status, Tls, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};

@@ -12,15 +12,16 @@ use crate::domain::trust::{Identity, Trust};
 const SHORTEST_TTL: Duration = Duration::from_secs(2);
 /// Longest: beyond it nobody could speak of health any more.
 const LONGEST_TTL: Duration = Duration::from_hours(1);
-/// Settings that mean nothing without a role.
-const ETCD: [&str; 7] = [
-    "etcd-servers",
-    "etcd-cafile",
-    "etcd-certfile",
-    "etcd-keyfile",
-    "etcd-username",
-    "etcd-password-file",
-    "etcd-prefix",
+/// Settings that mean nothing without a role, and what they are where nobody says anything.
+const ETCD: [(&str, &str); 8] = [
+    ("etcd-servers", ""),
+    ("etcd-cafile", ""),
+    ("etcd-certfile", ""),
+    ("etcd-keyfile", ""),
+    ("etcd-username", ""),
+    ("etcd-password-file", ""),
+    ("etcd-prefix", "/csi-gateway/v1/"),
+    ("host-ttl", "30s"),
 ];
 
 /// The part; `None`: none, or one that cannot be taken, and then a problem says why.
@@ -34,9 +35,10 @@ pub(super) fn member(values: &mut Values<'_>) -> Option<Member> {
     let (certificate, key) = (values.parse("etcd-certfile", file), values.parse("etcd-keyfile", file));
     let authorities = values.parse("etcd-cafile", file);
     let (name, password) = (values.parse("etcd-username", not_empty), values.parse("etcd-password-file", file));
-    let given = ETCD.into_iter().chain(["host-ttl"]).find_map(|name| {
-        let (_, origin) = values.all(name).into_iter().find(|(_, origin)| *origin != Origin::Default)?;
-        Some(origin)
+    // A file that says every default says nothing.
+    let given = ETCD.into_iter().find_map(|(name, usual)| {
+        let mut all = values.all(name).into_iter();
+        all.find(|(value, origin)| *origin != Origin::Default && value != usual).map(|(_, origin)| origin)
     });
     let has_servers = !values.all("etcd-servers").is_empty();
     let problems = &mut values.problems.0;
@@ -65,7 +67,8 @@ pub(super) fn member(values: &mut Values<'_>) -> Option<Member> {
             None
         }
         (None, Some(_)) => {
-            problems.push("--etcd-keyfile needs --etcd-certfile: a key is of no use without its certificate".to_owned());
+            problems
+                .push("--etcd-keyfile needs --etcd-certfile: a key is of no use without its certificate".to_owned());
             None
         }
     };
@@ -99,7 +102,9 @@ pub(super) fn refuse_sources(values: &mut Values<'_>) {
     }
     let sockets: Vec<String> = values
         .plugins()
-        .flat_map(|block| block.entries.iter().filter(|entry| entry.key == "socket").map(|entry| entry.place.to_string()))
+        .flat_map(|block| {
+            block.entries.iter().filter(|entry| entry.key == "socket").map(|entry| entry.place.to_string())
+        })
         .collect();
     for place in sockets {
         let problem = format!("{place}: socket: is no use to --role=aggregator, which watches no driver");

@@ -190,11 +190,11 @@ impl Catalog {
             let old = self.plugins.get(&id);
             let before = old.and_then(|plugin| plugin.dates);
             let (dates, declared) = tell(&id);
-            let mut plugin =
-                next.plugins.get(&id).map_or_else(|| Plugin::new(id.clone()), |plugin| plugin.successor());
+            let mut plugin = next.plugins.get(&id).map_or_else(|| Plugin::new(id.clone()), |plugin| plugin.successor());
             plugin.declared = declared;
             plugin.dates = plugin.counts().then(|| {
-                let unknown = Dates { create_index: index, modify_index: index, create_time: Timestamp::default(), declared };
+                let unknown =
+                    Dates { create_index: index, modify_index: index, create_time: Timestamp::default(), declared };
                 Dates { declared, ..dates.or(before).unwrap_or(unknown) }
             });
             let is_shown_by_nomad = is_shown == Some(true) || before != plugin.dates;

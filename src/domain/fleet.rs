@@ -45,11 +45,8 @@ impl EtcdServer {
         };
         let is_bracketed = rest.starts_with('[');
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let is_host = if is_bracketed {
-            host.parse::<IpAddr>().is_ok()
-        } else {
-            !host.is_empty() && host.chars().all(is_name)
-        };
+        let is_host =
+            if is_bracketed { host.parse::<IpAddr>().is_ok() } else { !host.is_empty() && host.chars().all(is_name) };
         if !is_host {
             return Err(NO_ADDRESS);
         }

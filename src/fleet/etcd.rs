@@ -77,8 +77,10 @@ impl Etcd {
         let mut session = Session { channel, token: None };
         if let Some((name, file)) = &self.user {
             let password = std::fs::read_to_string(file).map_err(EtcdError::Password)?;
-            let message =
-                pb::AuthenticateRequest { name: name.clone(), password: password.trim_end_matches(['\r', '\n']).into() };
+            let message = pb::AuthenticateRequest {
+                name: name.clone(),
+                password: password.trim_end_matches(['\r', '\n']).into(),
+            };
             let mut client = AuthClient::new(session.channel.clone());
             match client.authenticate(session.request(message)).await {
                 Ok(answer) => session.token = MetadataValue::try_from(answer.into_inner().token).ok().map(Arc::new),

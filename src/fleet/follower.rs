@@ -117,7 +117,8 @@ impl Follower {
         let recent = Recent::new(RECENT);
         let (standing, told) = watch::channel(FleetStanding::default());
         let (commands_in, commands) = Commands::channel(COMMANDS);
-        let handles = Handles { reader, history: History::recent(recent.clone()), commands: commands_in, standing: told };
+        let handles =
+            Handles { reader, history: History::recent(recent.clone()), commands: commands_in, standing: told };
         let follower = Self {
             etcd,
             view: View::new(keys.clone()),
@@ -392,7 +393,8 @@ impl Follower {
     fn due(&self) -> Option<Instant> {
         let is_free = self.writes.len() < WRITES;
         let silent = self.silent.values().min().copied().filter(|_| is_free);
-        let retired = self.retirement.next().map(Instant::from_std).filter(|_| is_free && !self.busy.contains("retired"));
+        let retired =
+            self.retirement.next().map(Instant::from_std).filter(|_| is_free && !self.busy.contains("retired"));
         silent.into_iter().chain(retired).min()
     }
 
@@ -418,8 +420,7 @@ impl Follower {
     fn write_silence(&mut self, session: &Session, id: &HostId) {
         let Some(host) = self.view.hosts.get(id).filter(|host| !host.is_alive) else { return };
         let state = self.keys.state(id);
-        let conditions =
-            vec![If::Unmoved(self.keys.alive(id), 0), If::Unmoved(state.clone(), host.state_revision())];
+        let conditions = vec![If::Unmoved(self.keys.alive(id), 0), If::Unmoved(state.clone(), host.state_revision())];
         let is_lost = host.state.is_some_and(|(state, _)| state.state == Presence::Lost);
         let mut steps = Vec::new();
         if is_lost && host.is_empty() {
@@ -443,14 +444,7 @@ impl Follower {
         [Do::Put(self.keys.index(), Moved {}.to_stored()), Do::Put(self.keys.nomad_index(), Moved {}.to_stored())]
     }
 
-    fn write(
-        &mut self,
-        session: &Session,
-        about: String,
-        host: Option<HostId>,
-        conditions: Vec<If>,
-        steps: Vec<Do>,
-    ) {
+    fn write(&mut self, session: &Session, about: String, host: Option<HostId>, conditions: Vec<If>, steps: Vec<Do>) {
         if !self.busy.insert(about.clone()) {
             return;
         }
@@ -543,7 +537,8 @@ impl Follower {
         let current = self.mirror.current();
         let known = current.plugin(plugin.as_str()).ok_or(ForgetError::NoSuchPlugin)?;
         let all = [Role::Controller, Role::Node].into_iter().flat_map(|role| known.instances(role));
-        let all = all.map(|instance| &instance.record).filter(|record| host.is_none_or(|host| record.key.host == *host));
+        let all =
+            all.map(|instance| &instance.record).filter(|record| host.is_none_or(|host| record.key.host == *host));
         let records: Vec<Record> = all.cloned().collect();
         if records.is_empty() {
             return Err(ForgetError::NoSuchInstance);

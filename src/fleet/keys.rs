@@ -260,7 +260,8 @@ mod tests {
         let key = keys.transition(&host, &place);
         assert_eq!(keys.read(key.as_bytes()), Key::History);
         assert_eq!(keys.place(&host, key.as_bytes()), Some(place));
-        for other in ["/csi-gateway/v1/later/x", "/csi-gateway/v1/plugins/a/b", "/other/index", "/csi-gateway/v1/hosts/a/x"]
+        for other in
+            ["/csi-gateway/v1/later/x", "/csi-gateway/v1/plugins/a/b", "/other/index", "/csi-gateway/v1/hosts/a/x"]
         {
             assert_eq!(keys.read(other.as_bytes()), Key::Unknown, "{other}");
         }

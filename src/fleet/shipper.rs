@@ -245,6 +245,8 @@ impl Shipper {
                 shipped.history.extend(page.pairs.iter().filter_map(|read| keys.place(host, &read.key)));
             })
             .await?;
+        // What was sent and not answered may have arrived.
+        self.waiting.retain(|place, _| !shipped.history.contains(place));
         self.shipped = shipped;
         Ok(Own { alive, state })
     }
@@ -296,15 +298,8 @@ impl Shipper {
         loop {
             let catalog = self.reader.current();
             let now = catalog.records().filter(|record| record.key.host == self.host);
-            let batches = outbox::batches(
-                &self.keys,
-                &self.host,
-                &self.shipped,
-                now,
-                &self.waiting,
-                self.ring,
-                Timestamp::now(),
-            );
+            let batches =
+                outbox::batches(&self.keys, &self.host, &self.shipped, now, &self.waiting, self.ring, Timestamp::now());
             if batches.is_empty() {
                 return Ok(());
             }
@@ -321,13 +316,7 @@ impl Shipper {
     }
 
     /// Says that the host is here, all at once.
-    async fn register(
-        &mut self,
-        session: &Session,
-        own: &Own,
-        seen_alive: If,
-        lease: i64,
-    ) -> Result<(), EtcdError> {
+    async fn register(&mut self, session: &Session, own: &Own, seen_alive: If, lease: i64) -> Result<(), EtcdError> {
         let is_bound = own.alive.as_ref().is_some_and(|read| read.lease == lease);
         if is_bound && own.is_here() {
             return Ok(());

@@ -156,11 +156,7 @@ impl View {
     }
 
     /// The catalog after a step.
-    pub(super) fn catalog(
-        &self,
-        current: &Catalog,
-        step: &Step,
-    ) -> (Catalog, Vec<crate::domain::catalog::Touched>) {
+    pub(super) fn catalog(&self, current: &Catalog, step: &Step) -> (Catalog, Vec<crate::domain::catalog::Touched>) {
         current.following(&step.changes, &step.affected, self.indexes(), |plugin| self.tell(plugin))
     }
 
@@ -296,7 +292,8 @@ impl View {
         match (was_here, host.is_here()) {
             (true, false) => {
                 for key in &keys {
-                    let staged = folding.raw.remove(key).unwrap_or_else(|| folding.current.record(key).cloned().map(Box::new));
+                    let staged =
+                        folding.raw.remove(key).unwrap_or_else(|| folding.current.record(key).cloned().map(Box::new));
                     if let Some(record) = staged {
                         host.held.insert((key.role, key.plugin.clone()), record);
                     }
@@ -368,7 +365,8 @@ impl View {
             }
         }
         for id in &step.emptied {
-            let is_over = |entry: &PluginEntry| entry.instances == 0 && entry.dates.is_none() && entry.expected.is_none();
+            let is_over =
+                |entry: &PluginEntry| entry.instances == 0 && entry.dates.is_none() && entry.expected.is_none();
             if self.plugins.get(id).is_some_and(is_over) {
                 self.plugins.remove(id);
             }

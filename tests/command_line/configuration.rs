@@ -97,6 +97,57 @@ fn golden(name: &str, cases: &[Case<'_>]) {
 }
 
 #[test]
+fn a_part_in_a_fleet_is_taken_whole_or_not_at_all() {
+    let etcd = "--etcd-servers=https://etcd-0:2379,https://etcd-1:2379";
+    golden(
+        "usage_fleet",
+        &[
+            case("a role of no kind", &["serve", "--role=server", etcd], &[], None),
+            case("a role without an etcd", &["serve", "--role=agent"], &[], None),
+            case("an etcd without a role", &["serve", etcd], &[], None),
+            case("a time that does nothing", &["serve", "--host-ttl=1m"], &[], None),
+            case("the same in a variable", &["serve"], &[("CSI_GATEWAY_ETCD_SERVERS", "http://a:1")], None),
+            case(
+                "servers that are none",
+                &["serve", "--role=agent", "--etcd-servers=ftp://a,http://u:p@b:1,c:d"],
+                &[],
+                None,
+            ),
+            case(
+                "TLS files where no TLS is",
+                &["serve", "--role=agent", "--etcd-servers=a", "--etcd-cafile=/ca"],
+                &[],
+                None,
+            ),
+            case("half a pair", &["serve", "--role=agent", etcd, "--etcd-certfile=/c", "--etcd-username=u"], &[], None),
+            case(
+                "the other half",
+                &["serve", "--role=agent", etcd, "--etcd-keyfile=/k", "--etcd-password-file=/p"],
+                &[],
+                None,
+            ),
+            case("times that etcd cannot keep", &["serve", "--role=agent", etcd, "--host-ttl=1500ms"], &[], None),
+            case("a prefix that is everything", &["serve", "--role=agent", etcd, "--etcd-prefix=/"], &[], None),
+            case(
+                "an aggregator that should watch and keep",
+                &["serve", "--role=aggregator", etcd, "--csi-address=/run/csi/socket", "--state-dir=/s"],
+                &[],
+                None,
+            ),
+            case(
+                "the same in a file",
+                &["serve", "--role=aggregator", etcd, "--config=FILE"],
+                &[],
+                "plugin \"ebs\" {\n  socket = \"/run/ebs.sock\"\n}\n",
+            ),
+        ],
+    );
+    let right = case("", &["serve", "--role=agent", etcd, "--etcd-prefix=/fleet-a"], &[], None).serve();
+    let member = right.member.unwrap_or_else(|| unreachable!("it has a role"));
+    assert_eq!((member.servers.len(), &*member.prefix), (2, "/fleet-a/"));
+}
+
+#[test]
 fn wrong_commands_flags_and_operands_are_told_with_the_nearest_right_one() {
     golden(
         "usage_flags",

@@ -58,7 +58,6 @@ impl<'a> Gateway<'a> {
         settings: &'a Settings,
         acl: Option<&'a crate::acl::Standing>,
         tls: Option<crate::tls::server::Standing>,
-        fleet: Option<FleetStanding>,
     ) -> Self {
         let (durability, durability_reason) = durability(&standing.durability);
         Self {
@@ -75,7 +74,7 @@ impl<'a> Gateway<'a> {
             },
             durability,
             durability_reason,
-            fleet: fleet.map(FleetView::from),
+            fleet: None,
             index: catalog.index().0,
             instances: catalog.records().count(),
             nomad_index: catalog.nomad_index().0,
@@ -93,6 +92,12 @@ impl<'a> Gateway<'a> {
             uptime_seconds: standing.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+
+    /// The same as a member of a fleet.
+    pub(in crate::api) fn in_fleet(mut self, standing: Option<FleetStanding>) -> Self {
+        self.fleet = standing.map(FleetView::from);
+        self
     }
 }
 

@@ -427,30 +427,247 @@ async fn the_instances_of_a_host_that_stays_lost_are_retired_and_the_plugin_goes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_and_a_full_etcd_are_told_and_end_by_themselves_when_they_are_over() {
+async fn a_wrong_password_is_told_and_a_right_one_taken_without_a_restart() {
     let Some(program) = program() else { return };
     let folder = TempDir::new().expect("a scratch folder");
-    let etcd = EtcdServer::start(&program, &["--quota-backend-bytes=2000000"]).await;
+    let etcd = EtcdServer::start(&program, &[]).await;
     etcd.owner().enable_users("gateway", "right", "/csi-gateway/v1/").await;
     let password = folder.path().join("password");
     std::fs::write(&password, "wrong\n").expect("a password");
     let login = ["--etcd-username=gateway".to_owned(), format!("--etcd-password-file={}", password.display())];
     let login: Vec<&str> = login.iter().map(String::as_str).collect();
     let aggregator = aggregator(&etcd.url(), &folder.path().join("one.log"), &login).await;
-    until("the login's trouble is told", async || {
-        let ready = aggregator.get("/readyz").await;
-        let text = ready.text().into_owned();
-        if ready.status == 500 && text.contains("etcd refuses the login") { Ok(()) } else { Err(text) }
-    })
-    .await;
+    ready_until(&aggregator, 500, "etcd refuses the login").await;
     std::fs::write(&password, "right\n").expect("a password");
-    until("it is in", async || {
-        let ready = aggregator.get("/readyz").await;
-        if ready.text().trim() == "ok" { Ok(()) } else { Err(ready.text().into_owned()) }
-    })
-    .await;
+    ready_until(&aggregator, 200, "ok").await;
     let more = [&login[..], &["--plugin-type=node"]].concat();
     let host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &more).await;
     plugin_until(&aggregator, "it is healthy", nodes(1, 1)).await;
     drop(host);
+}
+
+/// Waits until `/readyz` answers this.
+async fn ready_until(of: &Serving, status: u16, text: &str) {
+    until(text, async || {
+        let ready = of.get("/readyz").await;
+        let told = ready.text().into_owned();
+        if ready.status == status && told.contains(text) { Ok(()) } else { Err(format!("{} {told}", ready.status)) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_etcd_is_told_and_what_waits_for_it_is_written_when_its_owner_has_made_room() {
+    let Some(program) = program() else { return };
+    let folder = TempDir::new().expect("a scratch folder");
+    let etcd = EtcdServer::start(&program, &["--quota-backend-bytes=2097152"]).await;
+    let host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let mut other = Host::new("host-bbbb", &etcd.url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let aggregator = aggregator(&etcd.url(), &folder.path().join("one.log"), &[]).await;
+    plugin_until(&aggregator, "both are healthy", nodes(2, 2)).await;
+    while etcd.owner().put("/somebody/else", vec![b'x'; 500_000]).await.is_ok() {}
+    host.sicken();
+    ready_until(host.agent(), 200, "etcd is full").await;
+    ready_until(host.agent(), 200, "changes wait for it").await;
+    plugin_until(host.agent(), "the agent knows", nodes(0, 1)).await;
+    // A host that falls silent now cannot be written down: so nobody may take what is shown for the truth.
+    other.kill().await;
+    until("the aggregator no longer vouches", async || {
+        let answer = aggregator.get("/v1/plugins?type=csi").await;
+        if is_current(&answer) { Err(format!("{answer:?}")) } else { Ok(()) }
+    })
+    .await;
+    ready_until(&aggregator, 200, "etcd is full").await;
+    let owner = etcd.owner();
+    owner.compact().await;
+    owner.defragment().await;
+    owner.disarm().await;
+    plugin_until(&aggregator, "both are told of", nodes(0, 2)).await;
+    ready_until(&aggregator, 200, "ok").await;
+    until("it vouches again", async || {
+        let answer = aggregator.get("/v1/plugins?type=csi").await;
+        if is_current(&answer) { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    until("nothing waits any more", async || {
+        let text = host.agent().get("/readyz").await.text().into_owned();
+        if text.trim() == "ok" { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
+/// An authority, and certificates of it.
+struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = parameters.self_signed(&key).expect("an authority");
+        Self { certificate, issuer: rcgen::Issuer::new(parameters, key) }
+    }
+
+    /// Writes `NAME.pem` and `NAME-key.pem`, good until this year.
+    fn sign(&self, folder: &Path, name: &str, until: i32) {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut parameters = rcgen::CertificateParams::new(names).expect("legal names");
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
+        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).expect("a file");
+        std::fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem()).expect("a file");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_certificate_is_told_and_a_new_one_taken_without_a_restart() {
+    let Some(program) = program() else { return };
+    let folder = TempDir::new().expect("a scratch folder");
+    let authority = Authority::new();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("ca.pem"), authority.certificate.pem()).expect("a file");
+    authority.sign(folder.path(), "server", 2099);
+    authority.sign(folder.path(), "client", 2021);
+    let flags = [
+        format!("--cert-file={}", path("server.pem")),
+        format!("--key-file={}", path("server-key.pem")),
+        format!("--trusted-ca-file={}", path("ca.pem")),
+        "--client-cert-auth".to_owned(),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let etcd = EtcdServer::start(&program, &flags).await;
+    let ours = [
+        format!("--etcd-cafile={}", path("ca.pem")),
+        format!("--etcd-certfile={}", path("client.pem")),
+        format!("--etcd-keyfile={}", path("client-key.pem")),
+        "--plugin-type=node".to_owned(),
+    ];
+    let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+    let host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &ours).await;
+    let aggregator = aggregator(&etcd.url(), &folder.path().join("one.log"), &ours[..3]).await;
+    ready_until(host.agent(), 200, "TLS with etcd fails").await;
+    ready_until(&aggregator, 500, "TLS with etcd fails").await;
+    authority.sign(folder.path(), "client", 2099);
+    plugin_until(&aggregator, "it is healthy", nodes(1, 1)).await;
+    ready_until(&aggregator, 200, "ok").await;
+}
+
+/// What a reader that moves between aggregators sees, and whether that is a history at all.
+async fn moving_reader(addresses: Vec<String>, stop: tokio_util::sync::CancellationToken) -> (u64, Vec<String>) {
+    let (mut seen, mut replies, mut complaints, mut turn) = (0, 0, Vec::new(), 0_usize);
+    while !stop.is_cancelled() {
+        turn += 1;
+        let address = &addresses[turn % addresses.len()];
+        let path = format!("/v1/plugin/csi/{PLUGIN}?index={seen}&wait=150ms");
+        // An aggregator that is dead just now is no reply.
+        let Ok(answer) = http::get(address, &path).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let index = answer.index().unwrap_or_default();
+        if !is_current(&answer) || answer.status != 200 {
+            continue;
+        }
+        replies += 1;
+        if index < seen {
+            complaints.push(format!("{address} showed {index} as current after {seen}"));
+        }
+        let plugin: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if plugin["ModifyIndex"].as_u64() > Some(index) {
+            complaints.push(format!("{address} showed ModifyIndex {} at {index}", plugin["ModifyIndex"]));
+        }
+        seen = seen.max(index);
+    }
+    (replies, complaints)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_killed_member_by_member_and_every_part_beside_it_loses_nothing_and_shows_one_order() {
+    let Some(program) = program() else { return };
+    let mut members = EtcdServer::cluster::<3>(&program, &[]).await;
+    let urls: Vec<String> = members.iter().map(EtcdServer::url).collect();
+    let servers = urls.join(",");
+    let folder = TempDir::new().expect("a scratch folder");
+    let mut hosts = Vec::new();
+    for id in ["host-aaaa", "host-bbbb", "host-cccc"] {
+        hosts.push(Host::new(id, &servers, FakeDriver::node(PLUGIN), &["--plugin-type=node", "--history=1000"]).await);
+    }
+    let mut aggregators = Vec::new();
+    for number in 0..2 {
+        // On a fixed port, so that readers find it again.
+        let [port] = support::etcd::free_ports();
+        let endpoint = format!("--http-endpoint=127.0.0.1:{port}");
+        let arguments =
+            ["serve".to_owned(), "--role=aggregator".to_owned(), endpoint, format!("--etcd-servers={servers}")];
+        let log = folder.path().join(format!("aggregator-{number}.log"));
+        let serving = Serving::start(&arguments.each_ref().map(String::as_str), &log).await;
+        aggregators.push((serving, arguments, log));
+    }
+    for (serving, ..) in &aggregators {
+        plugin_until(serving, "all are healthy", nodes(3, 3)).await;
+    }
+    let stop = tokio_util::sync::CancellationToken::new();
+    let addresses: Vec<String> = aggregators.iter().map(|(serving, ..)| serving.address.clone()).collect();
+    let readers: Vec<_> =
+        (0..4).map(|_| tokio::spawn(moving_reader(addresses.clone(), stop.clone()))).collect();
+    for round in 0..9 {
+        let member = round % 3;
+        members[member].kill().await;
+        for step in 0..6 {
+            let host = &hosts[step % 3];
+            if (round + step) % 2 == 0 { host.sicken() } else { host.heal() }
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        if round % 3 == 1 {
+            let host = &mut hosts[round / 3];
+            host.kill().await;
+            host.start().await;
+        }
+        if round % 3 == 2 {
+            let (serving, arguments, log) = aggregators.remove(0);
+            serving.kill().await;
+            let serving = Serving::start(&arguments.each_ref().map(String::as_str), &log).await;
+            aggregators.push((serving, arguments, log));
+        }
+        members[member].resume().await;
+        members[member].until_ready().await;
+    }
+    for host in &hosts {
+        host.heal();
+    }
+    for (serving, ..) in &aggregators {
+        plugin_until(serving, "all are healthy in the end", nodes(3, 3)).await;
+    }
+    equal(&aggregators[0].0, &aggregators[1].0).await;
+    stop.cancel();
+    for reader in readers {
+        let (replies, complaints) = reader.await.expect("a reader ends");
+        assert!(complaints.is_empty(), "{complaints:#?}");
+        assert!(replies > 20, "only {replies} current replies");
+    }
+    // No transition of any agent is missing, and none is there twice.
+    let told = |entry: &Value| format!("{} {} {} {}", entry["Host"], entry["At"], entry["Kind"], entry["To"]);
+    let mut own = Vec::new();
+    for host in &hosts {
+        let history = host.agent().json("/v1/gateway/history?limit=10000").await;
+        own.extend(history.as_array().expect("a list").iter().map(told));
+    }
+    own.sort();
+    assert!(own.len() > 30, "{own:#?}");
+    for (serving, ..) in &aggregators {
+        until("every transition is told once", async || {
+            let history = serving.json("/v1/gateway/history?limit=10000").await;
+            let entries = history.as_array().expect("a list");
+            let is_own = |entry: &&Value| entry["From"] != "lost" && entry["To"] != "lost";
+            let mut shown: Vec<String> = entries.iter().filter(is_own).map(told).collect();
+            shown.sort();
+            if shown == own { Ok(()) } else { Err(format!("{shown:#?}\n{own:#?}")) }
+        })
+        .await;
+    }
 }

@@ -47,13 +47,13 @@ pub(super) async fn newer<T>(
         // Its asker has seen more at another aggregator: this one catches up, or says that it is not current.
         let is_behind = reader.is_follower() && blocking.seen > reader.current().index();
         let deadline = if is_behind { deadline.min(began + BEHIND) } else { deadline };
-        tokio::select! {
+        let is_over = tokio::select! {
             biased;
-            () = changed => {}
-            () = shutdown.cancelled() => {}
-            () = tokio::time::sleep_until(deadline) => {}
-        }
-        if Instant::now() >= deadline || shutdown.is_cancelled() {
+            () = changed => false,
+            () = shutdown.cancelled() => true,
+            () = tokio::time::sleep_until(deadline) => true,
+        };
+        if is_over {
             let (index, result) = at_the_limit(index, evaluate(reader.current()));
             // Caught up meanwhile, with nothing of the subject in it: the index that it had elsewhere is true here, too.
             let index = if is_behind && index > Index(0) && reader.current().index() >= blocking.seen {

@@ -193,6 +193,27 @@ mod wire {
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Empty {}
     #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Alarm {
+        #[prost(int32, tag = "1")]
+        pub action: i32,
+        #[prost(uint64, tag = "2")]
+        pub member: u64,
+        #[prost(int32, tag = "3")]
+        pub alarm: i32,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Raised {
+        #[prost(uint64, tag = "1")]
+        pub member: u64,
+        #[prost(int32, tag = "2")]
+        pub alarm: i32,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Alarms {
+        #[prost(message, repeated, tag = "2")]
+        pub raised: Vec<Raised>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
     pub struct Status {
         #[prost(int64, tag = "3")]
         pub size: i64,
@@ -272,6 +293,18 @@ impl Owner {
     pub async fn defragment(&self) {
         let _: wire::Empty =
             self.call("/etcdserverpb.Maintenance/Defragment", wire::Empty {}).await.expect("etcd defragments");
+    }
+
+    /// Says that the database has room again.
+    pub async fn disarm(&self) {
+        let asked = wire::Alarm { action: 0, member: 0, alarm: 0 };
+        let alarms: wire::Alarms =
+            self.call("/etcdserverpb.Maintenance/Alarm", asked).await.expect("etcd tells its alarms");
+        for wire::Raised { member, alarm } in alarms.raised {
+            let done = wire::Alarm { action: 2, member, alarm };
+            let _: wire::Alarms =
+                self.call("/etcdserverpb.Maintenance/Alarm", done).await.expect("etcd takes an alarm back");
+        }
     }
 
     /// Bytes of its database, and how many of them are in use.

@@ -613,14 +613,17 @@ async fn a_cluster_killed_member_by_member_and_every_part_beside_it_loses_nothin
     }
     let stop = tokio_util::sync::CancellationToken::new();
     let addresses: Vec<String> = aggregators.iter().map(|(serving, ..)| serving.address.clone()).collect();
-    let readers: Vec<_> =
-        (0..4).map(|_| tokio::spawn(moving_reader(addresses.clone(), stop.clone()))).collect();
+    let readers: Vec<_> = (0..4).map(|_| tokio::spawn(moving_reader(addresses.clone(), stop.clone()))).collect();
     for round in 0..9 {
         let member = round % 3;
         members[member].kill().await;
         for step in 0..6 {
             let host = &hosts[step % 3];
-            if (round + step) % 2 == 0 { host.sicken() } else { host.heal() }
+            if (round + step) % 2 == 0 {
+                host.sicken()
+            } else {
+                host.heal()
+            }
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
         if round % 3 == 1 {

@@ -38,7 +38,7 @@ pub(super) async fn newer<T>(
     let deadline = began + blocking.limit + jitter(blocking.limit);
     loop {
         // Made before the catalog is read: a change between the two is not missed.
-        let changed = waiting.changed();
+        let mut changed = std::pin::pin!(waiting.changed());
         let (index, result) = evaluate(reader.current());
         if index > blocking.seen {
             return (index, result);
@@ -49,19 +49,18 @@ pub(super) async fn newer<T>(
         let deadline = if is_behind { deadline.min(began + BEHIND) } else { deadline };
         let is_over = tokio::select! {
             biased;
-            () = changed => false,
+            () = changed.as_mut() => false,
             () = shutdown.cancelled() => true,
             () = tokio::time::sleep_until(deadline) => true,
         };
         if is_over {
-            let (index, result) = at_the_limit(index, evaluate(reader.current()));
+            // A change in this very moment: it is what was waited for.
+            let Some(catalog) = reader.unchanged(changed).await else { continue };
+            let has_caught_up = is_behind && catalog.index() >= blocking.seen;
+            let (index, result) = at_the_limit(index, evaluate(catalog));
             // Caught up meanwhile, with nothing of the subject in it: the index that it had elsewhere is true here, too.
-            let index = if is_behind && index > Index(0) && reader.current().index() >= blocking.seen {
-                index.max(blocking.seen)
-            } else {
-                index
-            };
-            return (index, result);
+            let is_there = index > Index(0);
+            return (if has_caught_up && is_there { index.max(blocking.seen) } else { index }, result);
         }
     }
 }

@@ -106,12 +106,13 @@ impl Mirror {
         let has_fallen = index < current.index();
         let step = Step::between(&current, &next, touched, changes, transitions).filter(|_| !has_fallen);
         drop(current);
-        self.catalog.send_replace(Arc::new(next));
-        // An index that moves with nothing to show takes nobody anything.
-        if !is_empty {
-            self.changes.push(index, step);
-            self.waiters.wake(touched);
-        }
+        self.waiters.wake_after(touched, || {
+            self.catalog.send_replace(Arc::new(next));
+            // An index that moves with nothing to show takes nobody anything.
+            if !is_empty {
+                self.changes.push(index, step);
+            }
+        });
     }
 
     /// Everything that there is has been read once.

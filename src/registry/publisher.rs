@@ -358,9 +358,10 @@ impl Publisher {
         let step = Step::between(current, &next, &touched, &changes, &transitions);
         let committing = self.store.commit(Commit { index, changes, dates, transitions });
         self.await_disk(committing).await;
-        self.catalog.send_replace(Arc::new(next));
-        self.changes.push(index, step);
-        self.waiters.wake(&touched);
+        self.waiters.wake_after(&touched, || {
+            self.catalog.send_replace(Arc::new(next));
+            self.changes.push(index, step);
+        });
     }
 
     async fn await_disk(&mut self, mut committing: Committing) {

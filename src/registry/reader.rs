@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
@@ -29,17 +32,29 @@ pub enum Subject {
 
 /// Those who wait, by subject.
 #[derive(Debug, Default)]
-pub struct Waiters(Mutex<BTreeMap<Subject, Arc<Notify>>>);
+pub struct Waiters {
+    by_subject: Mutex<BTreeMap<Subject, Arc<Notify>>>,
+    /// Odd while a step is visible and not everybody who waits for it was woken.
+    steps: AtomicU64,
+}
 
 impl Waiters {
     fn lists(&self) -> std::sync::MutexGuard<'_, BTreeMap<Subject, Arc<Notify>>> {
         // The map is whole at every step, so a panic elsewhere under the lock cannot have left it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_subject.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(self: &Arc<Self>, subject: Subject) -> Waiting {
         let notify = Arc::clone(self.lists().entry(subject.clone()).or_default());
         Waiting { notify, subject, waiters: Arc::clone(self) }
+    }
+
+    /// Makes a step visible, then wakes those whose subject it touched.
+    pub fn wake_after(&self, touched: &[Touched], show: impl FnOnce()) {
+        self.steps.fetch_add(1, Ordering::SeqCst);
+        show();
+        self.wake(touched);
+        self.steps.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Wakes those whose subject is among what a batch touched. The catalog must be visible before.
@@ -193,6 +208,23 @@ impl Reader {
     #[must_use]
     pub fn blocked(&self) -> usize {
         self.waiters.waiting()
+    }
+
+    /// The catalog, if what `changed` waits for has not changed in it; `None`: it has. Whoever gives up waiting asks here:
+    /// between the moment when a step is visible and the one when it wakes, a catalog shows more than is known of.
+    pub async fn unchanged(&self, mut changed: Pin<&mut impl Future<Output = ()>>) -> Option<Arc<Catalog>> {
+        loop {
+            let before = self.waiters.steps.load(Ordering::SeqCst);
+            let catalog = self.current();
+            // Asked once more anyway where a step falls between.
+            if changed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                return None;
+            }
+            if before.is_multiple_of(2) && self.waiters.steps.load(Ordering::SeqCst) == before {
+                return Some(catalog);
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Takes a place in the list of those who wait for `subject`.

@@ -399,3 +399,229 @@ fn silent(record: &Record, since: Timestamp) -> Record {
         ..record.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::fleet::{host, plugin, record};
+    use crate::fleet::etcd::Do;
+    use crate::fleet::keys::Moved;
+    use crate::fleet::outbox::{self, Shipped, Waiting};
+
+    /// As much of an etcd as a fold can tell from a real one.
+    #[derive(Default)]
+    struct Store {
+        pairs: BTreeMap<String, Read>,
+        revision: i64,
+    }
+
+    impl Store {
+        /// Commits a transaction; its events.
+        fn commit(&mut self, steps: Vec<Do>) -> Vec<(Read, bool)> {
+            self.revision += 1;
+            let mut events = Vec::new();
+            for step in steps {
+                let (key, value, keeps) = match step {
+                    Do::Put(key, value) | Do::PutBound(key, value, _) => (key, value, false),
+                    Do::Touch(key, value) => (key, value, true),
+                    Do::Delete(key) => {
+                        if let Some(old) = self.pairs.remove(&key) {
+                            events.push((Read { mod_revision: self.revision, value: Vec::new(), ..old }, true));
+                        }
+                        continue;
+                    }
+                };
+                let old = self.pairs.get(&key);
+                let read = Read {
+                    key: key.clone().into_bytes(),
+                    value: old.filter(|_| keeps).map_or(value, |old| old.value.clone()),
+                    create_revision: old.map_or(self.revision, |old| old.create_revision),
+                    mod_revision: self.revision,
+                    lease: 0,
+                };
+                self.pairs.insert(key, read.clone());
+                events.push((read, false));
+            }
+            events
+        }
+    }
+
+    /// A follower, without etcd.
+    struct Followed {
+        view: View,
+        catalog: Catalog,
+    }
+
+    impl Followed {
+        fn new(keys: &Keys) -> Self {
+            Self { view: View::new(keys.clone()), catalog: Catalog::empty(Index(1)) }
+        }
+
+        fn take(&mut self, events: Vec<(Read, bool)>) -> Step {
+            let step = self.view.apply(&self.catalog, events);
+            self.catalog = self.view.catalog(&self.catalog, &step).0;
+            self.view.sweep(&step);
+            step
+        }
+
+        /// Reads everything, in the follower's order.
+        fn load(keys: &Keys, store: &Store) -> Self {
+            let mut loaded = Self::new(keys);
+            for kind in ["hosts", "plugins", "expected", "instances"] {
+                let prefix = keys.kind(kind);
+                let pairs = store.pairs.iter().filter(|(key, _)| key.starts_with(&prefix));
+                loaded.take(pairs.map(|(_, read)| (read.clone(), false)).collect());
+            }
+            let singles = [keys.index(), keys.nomad_index()];
+            let singles = singles.iter().filter_map(|key| store.pairs.get(key));
+            loaded.take(singles.map(|read| (read.clone(), false)).collect());
+            let dated = Step { affected: loaded.view.plugins.keys().cloned().collect(), ..Step::default() };
+            loaded.catalog = loaded.view.catalog(&loaded.catalog, &dated).0;
+            loaded
+        }
+
+        /// Everything that anybody can be shown.
+        fn shown(&self) -> String {
+            let mut text = format!("{:?} {:?}\n", self.catalog.index(), self.catalog.nomad_index());
+            for plugin in self.catalog.plugins() {
+                text += &format!("{} {:?} {:?} {:?}\n", plugin.id, plugin.dates, plugin.declared, plugin.tally);
+            }
+            for record in self.catalog.records() {
+                text += &format!("{} {} {:?} {:?}\n", record.key, record.phase, record.since, record.reason);
+            }
+            text
+        }
+    }
+
+    fn moved(keys: &Keys) -> [Do; 2] {
+        [keys.index(), keys.nomad_index()].map(|key| Do::Put(key, Moved {}.to_stored()))
+    }
+
+    fn state(presence: Presence, time: i64) -> Vec<u8> {
+        HostState { state: presence, since: Timestamp(time) }.to_stored()
+    }
+
+    /// The steps that something random leads to: of an agent, or of an aggregator that sees `followed`.
+    fn something(
+        random: &mut fastrand::Rng,
+        keys: &Keys,
+        followed: &Followed,
+        known: &mut [(Shipped, Vec<Record>)],
+        time: i64,
+    ) -> Vec<Vec<Do>> {
+        let number = random.usize(..known.len());
+        let id = host(u32::try_from(number).unwrap_or_default());
+        let view = &followed.view;
+        let presence = view.hosts.get(&id).and_then(|host| host.state).map(|(state, _)| state.state);
+        match random.u8(..10) {
+            0..5 => {
+                let (shipped, records) = &mut known[number];
+                let on = random.u32(..3);
+                let role = if random.bool() { Role::Node } else { Role::Controller };
+                let mut next = record(on, u32::try_from(number).unwrap_or_default(), role, Timestamp(time));
+                let old = records.iter().position(|old| old.key == next.key);
+                let was_healthy = old.is_some_and(|old| records[old].was_healthy);
+                if random.bool() {
+                    next.phase = Phase::Unhealthy;
+                    next.was_healthy = was_healthy;
+                    next.reason = Reason::plain("sick");
+                }
+                match old {
+                    Some(old) if random.u8(..3) == 0 => drop(records.remove(old)),
+                    Some(old) => records[old] = next,
+                    None => records.push(next),
+                }
+                let (none, time) = (Waiting::new(), Timestamp(time));
+                let batches = outbox::batches(keys, &id, shipped, records.iter(), &none, 32, time);
+                let mut waiting = Waiting::new();
+                batches
+                    .into_iter()
+                    .map(|mut batch| {
+                        let steps = std::mem::take(&mut batch.steps);
+                        batch.committed(shipped, &mut waiting);
+                        steps
+                    })
+                    .collect()
+            }
+            5 if presence != Some(Presence::Here) => {
+                let mut steps =
+                    vec![Do::Put(keys.alive(&id), Vec::new()), Do::Put(keys.state(&id), state(Presence::Here, time))];
+                steps.extend(moved(keys));
+                vec![steps]
+            }
+            6 if presence == Some(Presence::Here) => {
+                let mut lost = vec![Do::Put(keys.state(&id), state(Presence::Lost, time))];
+                lost.extend(moved(keys));
+                vec![vec![Do::Delete(keys.alive(&id))], lost]
+            }
+            7 => {
+                let declared = plugin(random.u32(..3));
+                let expected = Expected { nodes: None, hosts: Some("host-*".into()), controllers: Some(2) };
+                let step = match random.bool() {
+                    true => Do::Put(keys.expected(&declared), expected.to_stored()),
+                    false => Do::Delete(keys.expected(&declared)),
+                };
+                let dates = PluginDates { created: Timestamp(time) }.to_stored();
+                let mut steps = vec![step, Do::Touch(keys.plugin(&declared), dates)];
+                steps.extend(moved(keys));
+                vec![steps]
+            }
+            8 if presence == Some(Presence::Lost) => {
+                // Forgotten: all of it, and then the host.
+                let (shipped, _) = &mut known[number];
+                let mut steps: Vec<Do> = shipped.records.keys().map(|key| Do::Delete(keys.instance(key))).collect();
+                let plugins: BTreeSet<PluginId> = shipped.records.keys().map(|key| key.plugin.clone()).collect();
+                let touch =
+                    |id: &PluginId| Do::Touch(keys.plugin(id), PluginDates { created: Timestamp(time) }.to_stored());
+                steps.extend(plugins.iter().map(touch));
+                steps.extend(moved(keys));
+                *shipped = Shipped::default();
+                let mut gone = vec![Do::Delete(keys.state(&id))];
+                gone.extend(view.expecting(&id).iter().map(touch));
+                gone.extend(moved(keys));
+                vec![steps, gone]
+            }
+            9 => {
+                let is_over = |entry: &PluginEntry| entry.instances == 0 && entry.expected.is_none();
+                let over = view.plugins.iter().find(|(_, entry)| is_over(entry) && entry.dates.is_some());
+                over.map(|(id, _)| vec![Do::Delete(keys.plugin(id))]).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn whoever_followed_and_whoever_has_just_read_everything_show_the_same_and_no_index_falls() {
+        let keys = Keys::new("/f/");
+        for seed in 0..400 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut store, mut followed) = (Store::default(), Followed::new(&keys));
+            let mut known = vec![(Shipped::default(), Vec::new()); 3];
+            for time in 1..40 {
+                let before = (followed.catalog.index(), followed.catalog.nomad_index(), followed.shown());
+                let mut has_shown = false;
+                for steps in something(&mut random, &keys, &followed, &mut known, time) {
+                    let events = store.commit(steps);
+                    has_shown |= !followed.take(events).changes.is_empty();
+                }
+                let loaded = Followed::load(&keys, &store);
+                assert_eq!(followed.shown(), loaded.shown(), "seed {seed}, time {time}");
+                let after = (followed.catalog.index(), followed.catalog.nomad_index());
+                assert!(before.0 <= after.0 && before.1 <= after.1, "seed {seed}, time {time}");
+                for plugin in followed.catalog.plugins() {
+                    let dates = plugin.dates.unwrap_or(Dates {
+                        modify_index: Index(1),
+                        create_index: Index(1),
+                        create_time: Timestamp(0),
+                        declared: DeclaredCounts::default(),
+                    });
+                    assert!(dates.create_index <= dates.modify_index, "seed {seed}, time {time}: {dates:?}");
+                    assert!(dates.modify_index <= after.1, "seed {seed}, time {time}: {dates:?} at {after:?}");
+                }
+                if has_shown && followed.shown() != before.2 {
+                    assert!(after.0 > before.0, "seed {seed}, time {time}: something moved, and no index");
+                }
+            }
+        }
+    }
+}

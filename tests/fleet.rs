@@ -446,6 +446,47 @@ async fn a_wrong_password_is_told_and_a_right_one_taken_without_a_restart() {
     drop(host);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_lost_everything_is_filled_again_by_the_agents_and_the_fall_of_its_index_is_told() {
+    let Some(program) = program() else { return };
+    let folder = TempDir::new().expect("a scratch folder");
+    let mut etcd = EtcdServer::start(&program, &[]).await;
+    let host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let aggregator = aggregator(&etcd.url(), &folder.path().join("one.log"), &[]).await;
+    plugin_until(&aggregator, "it is healthy", nodes(1, 1)).await;
+    for _ in 0..20 {
+        etcd.owner().put("/csi-gateway/v1/index", "\u{1}{}").await.expect("etcd answers");
+    }
+    let seen = until("its index is high", async || match aggregator.index("/v1/gateway/plugins").await {
+        index if index > 20 => Ok(index),
+        index => Err(index.to_string()),
+    })
+    .await;
+    etcd.kill().await;
+    etcd.wipe();
+    etcd.resume().await;
+    etcd.until_ready().await;
+    ready_until(&aggregator, 200, "etcd's revision has fallen").await;
+    plugin_until(&aggregator, "its agent has told it again", nodes(1, 1)).await;
+    // Whoever has seen more is not told that this is current.
+    let answer = aggregator.get(&format!("/v1/plugins?type=csi&index={seen}&wait=100ms")).await;
+    assert!(!is_current(&answer), "{answer:?}");
+    let answer = aggregator.get("/v1/plugins?type=csi").await;
+    assert!(answer.text().contains(PLUGIN), "{answer:?}");
+    for _ in 0..40 {
+        etcd.owner().put("/csi-gateway/v1/index", "\u{1}{}").await.expect("etcd answers");
+    }
+    host.sicken();
+    plugin_until(&aggregator, "it is sick", nodes(0, 1)).await;
+    let answer = aggregator.get(&format!("/v1/plugins?type=csi&index={seen}&wait=10s")).await;
+    assert!(is_current(&answer) && answer.index() > Some(seen), "{answer:?}");
+    until("nothing is wrong any more", async || {
+        let text = aggregator.get("/readyz").await.text().into_owned();
+        if text.trim() == "ok" { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
 /// Waits until `/readyz` answers this.
 async fn ready_until(of: &Serving, status: u16, text: &str) {
     until(text, async || {

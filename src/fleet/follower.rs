@@ -77,7 +77,7 @@ pub struct Follower {
     standing: watch::Sender<FleetStanding>,
     commands: mpsc::Receiver<Forget>,
     view: View,
-    /// Everything up to here is shown; 0: nothing was read yet.
+    /// The newest revision that is shown; 0: nothing was read yet.
     revision: i64,
     cluster: u64,
     retirement: Retirement,
@@ -90,7 +90,8 @@ pub struct Follower {
     busy: BTreeSet<String>,
     /// The last write that failed, until one succeeds.
     unwritten: Option<EtcdError>,
-    fell: Option<String>,
+    /// What it had shown before its etcd fell back, until that is passed again.
+    fell: Option<i64>,
 }
 
 /// How a write went.
@@ -183,9 +184,7 @@ impl Follower {
         let (revision, cluster) = session.revision(self.keys.prefix()).await?;
         if self.revision > 0 && (revision < self.revision || (self.cluster != cluster && self.cluster != 0)) {
             if revision < self.revision {
-                let what = format!("its revision fell from {} to {revision}", self.revision);
-                warn!("{what}: restore an etcd with `--bump-revision`, so that indexes do not fall");
-                self.fell = Some(what);
+                self.fell = self.fell.max(Some(self.revision));
             }
             self.revision = 0;
         }
@@ -244,7 +243,8 @@ impl Follower {
                 if revision < self.revision {
                     return Err(EtcdError::state(Fault::Restored, "its revision fell"));
                 }
-                self.revision = revision;
+                // It is the pulse and nothing else: before 3.4.25 and 3.5.8 etcd may say so while events up to there are still
+                // on their way, and what is shown would then be thought to hold them.
                 self.mirror.pulse().beat();
                 self.mirror.scanned();
                 if !self.standing.borrow().is_in_step {
@@ -611,11 +611,12 @@ impl Follower {
 
     fn tell(&mut self, error: Option<&EtcdError>) {
         let (hosts_here, hosts_lost) = self.view.counts();
+        self.fell = self.fell.filter(|from| self.revision <= *from);
         let is_in_step = error.is_none() && self.revision > 0;
         let error = error.or(self.unwritten.as_ref());
         let trouble = error.map(EtcdError::trouble).or_else(|| {
-            let what = self.fell.as_ref()?;
-            Some(EtcdError::state(Fault::Restored, what.clone()).trouble())
+            let what = format!("indexes up to {} were shown before", self.fell?);
+            Some(EtcdError::state(Fault::Restored, what).trouble())
         });
         let next = FleetStanding { is_in_step, trouble, waiting: 0, hosts_here, hosts_lost };
         self.standing.send_if_modified(|standing| {

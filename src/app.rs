@@ -414,6 +414,9 @@ impl Gateway {
 
         let mut parts = JoinSet::new();
         if let Some(Member { settings, .. }) = plan.member.take() {
+            if settings.user.is_some() && settings.servers.iter().any(|server| !server.is_tls) {
+                warn!("etcd's password goes over the network as it is: give --etcd-servers=https://…");
+            }
             let etcd = Etcd::new(&settings);
             let (host, history) = (plan.host.clone(), Some(history.clone()));
             let (shipper, told) = Shipper::new(etcd, &settings, host, reader.clone(), history, plan.history);

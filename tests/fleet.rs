@@ -211,6 +211,51 @@ async fn three_hosts_are_one_plugin_in_two_aggregators_and_a_silent_one_is_lost_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_reply_that_counts_as_current_shows_a_host_healthy_that_has_been_silent_for_too_long() {
+    let Some(program) = program() else { return };
+    let mut members = EtcdServer::cluster::<3>(&program, &[]).await;
+    let servers: Vec<String> = members.iter().map(EtcdServer::url).collect();
+    let servers = servers.join(",");
+    let folder = TempDir::new().expect("a scratch folder");
+    let mut host = Host::new("host-aaaa", &servers, FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let mut aggregators = Vec::new();
+    for number in 0..2 {
+        aggregators.push(aggregator(&servers, &folder.path().join(format!("{number}.log")), &[]).await);
+    }
+    for round in 0..6 {
+        for one in &aggregators {
+            plugin_until(one, "it is healthy", nodes(1, 1)).await;
+        }
+        let kills_member = round % 2 == 1;
+        if kills_member {
+            members[round % 3].kill().await;
+        }
+        host.kill().await;
+        let silent = Instant::now();
+        // It may have been the leader, and then every lease is as good as new once.
+        let allowed = TTL * if kills_member { 2 } else { 1 } + Duration::from_secs(1);
+        let mut is_lost = [false; 2];
+        while is_lost != [true; 2] {
+            for (one, is_lost) in aggregators.iter().zip(&mut is_lost) {
+                let asked = silent.elapsed();
+                let answer = one.get(&format!("/v1/plugin/csi/{PLUGIN}")).await;
+                let plugin: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let is_healthy = plugin["Nodes"]["host-aaaa"]["Healthy"] == true;
+                assert!(!(is_current(&answer) && is_healthy && asked > allowed), "healthy after {asked:?}: {answer:?}");
+                *is_lost = !is_healthy;
+            }
+            assert!(silent.elapsed() < support::process::PATIENCE, "it is never lost");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        host.start().await;
+        if kills_member {
+            members[round % 3].resume().await;
+            members[round % 3].until_ready().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_etcd_is_away_agents_tell_the_truth_and_aggregators_say_that_they_cannot() {
     let Some(program) = program() else { return };
     let mut fleet = Fleet::new(&program).await;

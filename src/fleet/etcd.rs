@@ -1,6 +1,6 @@
 //! The only user of etcd's protocol: sessions, reads, transactions, leases, watches.
 //!
-//! The client is generated from our own description of it (`proto/etcd.proto`), over the gRPC library that drivers are
+//! The client is generated from our own description of it (`etcd.proto`), over the gRPC library that drivers are
 //! asked with: no further dependency, no `protoc`, and TLS by the one library there is. A [`Session`] is one login over
 //! one connection; whoever sees it fail makes a new one, which may be with another member.
 

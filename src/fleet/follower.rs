@@ -38,7 +38,7 @@ use crate::store::record::Stored;
 
 /// How often etcd is asked how far it is. Its answer is what makes a reply current, so it has to be well below
 /// [`FRESH`](crate::registry::mirror::FRESH).
-const ASK: Duration = Duration::from_millis(500);
+const ASK: Duration = Duration::from_millis(200);
 /// Silence after which a watch is given up.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long a host that never registered may have instances: its agent is about to register, or has died over it.

@@ -15,8 +15,9 @@ use crate::domain::catalog::{Catalog, RecordChange, Touched};
 use crate::domain::durability::Durability;
 use crate::domain::history::Transition;
 
-/// How old the last word of the source may be while what is shown counts as current.
-pub const FRESH: Duration = Duration::from_millis(1500);
+/// How old the last word of the source may be while what is shown counts as current. Short, since it adds to the time for
+/// which a silent host may be shown healthy by whoever is cut off in the wrong moment.
+pub const FRESH: Duration = Duration::from_secs(1);
 
 /// When the source last said that nothing is missing; `None`: never, or something is known to be missing.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! The generated protocol code, and the only place that includes it.
 //!
-//! Generated from `proto/` by `build.rs`. Only `csi`, `demo` and (etcd's part) `fleet` read it; enums are read in `csi::convert` alone. The
-//! lint exceptions hold for code that nobody here wrote.
+//! Generated from `proto/` and `src/fleet/etcd.proto` by `build.rs`. Only `csi`, `demo` and (etcd's part) `fleet` read it;
+//! CSI's enums are read in `csi::convert` alone. The lint exceptions hold for code that nobody here wrote.
 
 /// CSI 1.13, package `csi.v1`: all messages and enums of the calls that only read.
 #[allow(

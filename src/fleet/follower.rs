@@ -332,7 +332,7 @@ impl Follower {
         );
         self.show(&current, &all);
         self.revision = at;
-        self.recent.replace(self.read_history(session).await?);
+        self.recent.replace(self.read_history(session, at).await?);
         info!(
             instances = self.mirror.current().records().count(),
             hosts = self.view.hosts.len(),
@@ -343,10 +343,11 @@ impl Follower {
         Ok(())
     }
 
-    async fn read_history(&self, session: &Session) -> Result<Vec<Transition>, EtcdError> {
+    /// What happened until a revision: what happened since is told by the watch.
+    async fn read_history(&self, session: &Session, until: i64) -> Result<Vec<Transition>, EtcdError> {
         let limit = i64::try_from(RECENT).unwrap_or(i64::MAX);
         let reads: Vec<Read> = session.newest(&self.keys.history(None), limit).await?;
-        let decoded = reads.into_iter().rev().filter_map(|read| {
+        let decoded = reads.into_iter().rev().filter(|read| read.mod_revision <= until).filter_map(|read| {
             let transition = Transition::from_stored(&read.value).ok()?;
             Some(Transition { index: Index(u64::try_from(read.mod_revision).ok()?), ..transition })
         });
@@ -424,7 +425,7 @@ impl Follower {
         let is_lost = host.state.is_some_and(|(state, _)| state.state == Presence::Lost);
         let mut steps = Vec::new();
         if is_lost && host.is_empty() {
-            steps.push(Do::Delete(state));
+            steps.extend([Do::Delete(state), Do::Delete(self.keys.session(id))]);
             for plugin in self.view.expecting(id) {
                 steps.push(Do::Touch(self.keys.plugin(&plugin), PluginDates { created: Timestamp::now() }.to_stored()));
             }

@@ -136,6 +136,11 @@ impl Keys {
         self.under(&format!("hosts/{host}/state"))
     }
 
+    /// Moves when an agent begins anew, so that what an earlier session of it has on its way arrives nowhere.
+    pub(super) fn session(&self, host: &HostId) -> String {
+        self.under(&format!("hosts/{host}/session"))
+    }
+
     pub(super) fn plugin(&self, plugin: &PluginId) -> String {
         self.under(&format!("plugins/{plugin}"))
     }

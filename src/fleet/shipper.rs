@@ -188,15 +188,21 @@ impl Shipper {
         lease: i64,
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, EtcdError> {
+        self.check_alone(session).await?;
+        // A write that was not answered may still be on its way, by a member that was stopped for a while, say. What is
+        // read below would not show it, and what is sent below it would undo.
+        let mark = self.keys.session(&self.host);
+        let (_, revision) = session.transact(Vec::new(), vec![Do::Put(mark.clone(), self.alive.to_stored())]).await?;
+        let fence = If::Unmoved(mark, revision);
         let own = self.read_own(session).await?;
-        self.check_alone(&own).await?;
         self.collect_past().await;
         let seen_alive = If::Unmoved(self.keys.alive(&self.host), Own::revision(own.alive.as_ref()));
-        self.send_difference(session, &seen_alive).await?;
-        self.register(session, &own, seen_alive, lease).await?;
+        let guards = [fence.clone(), seen_alive];
+        self.send_difference(session, &guards).await?;
+        self.register(session, &own, &guards, lease).await?;
         info!(host.id = %self.host, instances = self.shipped.records.len(), "registered with the fleet");
         self.tell(None);
-        let bound = If::BoundTo(self.keys.alive(&self.host), lease);
+        let guards = [fence, If::BoundTo(self.keys.alive(&self.host), lease)];
         let reader = self.reader.clone();
         let waiting = reader.waiting(Subject::Everything);
         loop {
@@ -206,7 +212,7 @@ impl Shipper {
             if self.is_behind {
                 self.collect_past().await;
             }
-            match self.send_difference(session, &bound).await {
+            match self.send_difference(session, &guards).await {
                 Ok(()) => {
                     backoff.reset();
                     self.tell(None);
@@ -294,7 +300,7 @@ impl Shipper {
     }
 
     /// Sends what differs, until nothing does.
-    async fn send_difference(&mut self, session: &Session, guard: &If) -> Result<(), EtcdError> {
+    async fn send_difference(&mut self, session: &Session, guards: &[If]) -> Result<(), EtcdError> {
         loop {
             let catalog = self.reader.current();
             let now = catalog.records().filter(|record| record.key.host == self.host);
@@ -305,7 +311,7 @@ impl Shipper {
             }
             for mut batch in batches {
                 let steps = std::mem::take(&mut batch.steps);
-                let (is_done, _) = session.transact(vec![guard.clone()], steps).await?;
+                let (is_done, _) = session.transact(guards.to_vec(), steps).await?;
                 if !is_done {
                     return Err(EtcdError::state(Fault::LeaseLost, "the lease is not this agent's any more"));
                 }
@@ -316,7 +322,7 @@ impl Shipper {
     }
 
     /// Says that the host is here, all at once.
-    async fn register(&mut self, session: &Session, own: &Own, seen_alive: If, lease: i64) -> Result<(), EtcdError> {
+    async fn register(&mut self, session: &Session, own: &Own, guards: &[If], lease: i64) -> Result<(), EtcdError> {
         let is_bound = own.alive.as_ref().is_some_and(|read| read.lease == lease);
         if is_bound && own.is_here() {
             return Ok(());
@@ -332,7 +338,8 @@ impl Shipper {
         }
         steps.push(Do::Put(self.keys.index(), Moved {}.to_stored()));
         let seen_state = If::Unmoved(state_key, Own::revision(own.state.as_ref()));
-        let (is_done, _) = session.transact(vec![seen_alive, seen_state], steps).await?;
+        let conditions = guards.iter().cloned().chain([seen_state]).collect();
+        let (is_done, _) = session.transact(conditions, steps).await?;
         // Somebody else wrote one of them meanwhile: an aggregator that gave the host up, or another agent.
         if !is_done {
             return Err(EtcdError::state(Fault::LeaseLost, "the host's state moved meanwhile"));
@@ -343,8 +350,9 @@ impl Shipper {
 
     /// Whoever acts for this host now and came after this process keeps it: two that take turns would be worse than
     /// either. (Who came first is told by what this process did, not by a clock.)
-    async fn check_alone(&mut self, own: &Own) -> Result<(), EtcdError> {
-        let bound = own.alive.as_ref().and_then(|read| Alive::from_stored(&read.value).ok());
+    async fn check_alone(&mut self, session: &Session) -> Result<(), EtcdError> {
+        let alive = session.get(&self.keys.alive(&self.host)).await?;
+        let bound = alive.and_then(|read| Alive::from_stored(&read.value).ok());
         let Some(other) = bound.filter(|bound| self.has_registered && bound.agent != self.alive.agent) else {
             return Ok(());
         };

@@ -130,6 +130,22 @@ impl EtcdServer {
         }
     }
 
+    /// Has it stand still, with what it has taken and not done.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Has it go on.
+    pub fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let id = self.child.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok());
+        let pid = id.and_then(rustix::process::Pid::from_raw).expect("a running child");
+        rustix::process::kill_process(pid, signal).expect("it is ours");
+    }
+
     /// Takes its data away; it has to be killed before.
     pub fn wipe(&self) {
         let _ = std::fs::remove_dir_all(self.folder.path().join(&self.name));

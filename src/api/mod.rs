@@ -28,6 +28,7 @@ mod route;
 mod search;
 pub mod server;
 mod stream;
+mod ui;
 pub mod wire;
 
 use std::future::Future;
@@ -250,9 +251,13 @@ impl Api {
         let coding = Coding::asked_for(&parts.headers);
         let visitor = Visitor::of(state.access.as_ref(), &parts.headers);
         let (method, uri) = (parts.method, parts.uri);
+        let resolved = route::resolve(&method, &uri);
+        if let Resolved::Route(Target::Page, file) = &resolved {
+            return ui::answer(&state, &method, file, &visitor, &parts.headers, coding);
+        }
         drop(parts.headers);
         drop(parts.extensions);
-        let (target, rest) = match route::resolve(&method, &uri) {
+        let (target, rest) = match resolved {
             Resolved::Route(target, rest) => (target, rest),
             Resolved::Redirect(location) => return finish(redirect(&method, &location), coding),
             Resolved::Nothing => return finish(ApiError::NoSuchRoute.into_response(), coding),
@@ -346,6 +351,7 @@ async fn serve(
         | Target::GatewayPlugins
         | Target::GatewayPlugin
         | Target::GatewayHosts
+        | Target::GatewayHost
         | Target::GatewaySockets
         | Target::GatewayHistory => {
             let asked = gateway::Asked::parse(state, target, &rest, &Query::parse(uri.query()))?;
@@ -366,7 +372,7 @@ async fn serve(
         | Target::TokenSelf
         | Target::Policy
         | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor),
-        Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
+        Target::Page | Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
             Err(ApiError::NoSuchRoute)
         }
     }

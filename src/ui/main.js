@@ -250,7 +250,7 @@ setInterval(() => {
   tick();
   drawNotices();
   // One who has been well for a while is no longer shown among the ill.
-  if (route.view === 'plugins' && store.episodes.size > 0) drawPlugins();
+  if (route.view === 'plugins' && main.querySelector('.trouble.is-healthy')) drawPlugins();
   if (store.gateway && !store.gateway.Scanned) refresh();
 }, 1000);
 setInterval(() => { if (!document.hidden) { refresh(); drawAbout(); view?.update({ tick: true }); } }, 15_000);

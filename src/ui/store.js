@@ -18,8 +18,6 @@ export const store = {
   link: { kind: 'connecting' },
   /** Whether every page has come. */
   isWhole: false,
-  /** Plugins that were ill while somebody looked, and since when they are well: id → time, or null. */
-  episodes: new Map(),
   token: sessionStorage.getItem(TOKEN) ?? '',
 };
 
@@ -99,7 +97,6 @@ export function setToken(token) {
 
 function forgetAll() {
   store.plugins.clear();
-  store.episodes.clear();
   store.isWhole = false;
   store.gateway = null;
 }
@@ -170,8 +167,6 @@ async function load(index) {
 
 function keep(plugin) {
   plugin.state = stateOf(plugin);
-  if (plugin.state !== 'healthy' || plugin.Unwell.length > 0) store.episodes.set(plugin.ID, null);
-  else if (store.episodes.get(plugin.ID) === null) store.episodes.set(plugin.ID, Date.now());
   store.plugins.set(plugin.ID, plugin);
 }
 
@@ -183,7 +178,6 @@ function apply(line) {
   for (const id of line.RemovedPlugins) {
     overtaken.set(id, line.Index);
     store.plugins.delete(id);
-    store.episodes.delete(id);
   }
   if (store.isWhole) overtaken.clear();
   tell({ plugins: line.Plugins.length > 0 || line.RemovedPlugins.length > 0, line });

@@ -3,7 +3,7 @@
 import { age, capitalized, clock, gatewayNow } from './words.js';
 import { foreign, h, put, svg, tamed } from './dom.js';
 
-const SPANS = [['15 min', 900], ['1 h', 3600], ['6 h', 21_600], ['24 h', 86_400], ['7 d', 604_800], ['30 d', 2_592_000]];
+const SPANS = [['5 min', 300], ['15 min', 900], ['1 h', 3600], ['6 h', 21_600], ['24 h', 86_400], ['7 d', 604_800], ['30 d', 2_592_000]];
 const LANES = 24;
 const WIDTH = 1000;
 

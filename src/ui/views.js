@@ -2,7 +2,7 @@
 
 import { PHASES, CAPABILITIES, advice, capitalized, chip, controllers, count, eventText, gatewayNow, guide, icon, nodes, reasonOf, topologyText, version, when } from './words.js';
 import { address, ask, haystack, store } from './store.js';
-import { copyable, foreign, h, put, throttled } from './dom.js';
+import { copyable, foreign, h, put, tamed, throttled } from './dom.js';
 import { Table } from './table.js';
 import { Timeline, phasesOf } from './timeline.js';
 
@@ -35,16 +35,20 @@ function trouble(plugin, instance, { isNamed = true, more = 0 } = {}) {
   const row = advice(instance);
   const isWell = instance.Phase === 'healthy';
   const isDead = ['gone', 'stale', 'lost'].includes(instance.Phase);
-  return h('article', { class: `trouble is-${instance.Phase}` },
-    h('header', null, chip(instance.Phase), isNamed && h('h3', null, pluginLink(plugin)),
-      h('span', { class: 'quiet since' }, 'for ', when(instance.Since, 'for'), ', since ', when(instance.Since, 'clock'))),
-    h('p', { class: 'why' }, foreign(reasonOf(instance))),
-    !isWell && instance.Reason.Description && instance.Reason.Description !== reasonOf(instance) && h('p', { class: 'raw quiet' }, foreign(instance.Reason.Description)),
-    row && !isWell && h('p', { class: 'todo' }, h('b', null, 'What to do: '), row.remedy, '. ', h('a', { href: `#/help/${instance.Phase}` }, 'More')),
-    h('p', { class: 'where quiet' }, instance.Role, ' on ', hostLink(instance.Host), more > 0 && h('span', null, ' · and ', h('a', { href: `${pluginHref(plugin)}?state=ill` }, `${count(more, 'instance')} more`))),
-    !isWell && h('details', null, h('summary', null, 'Commands for that host'), copyable(`csi-gateway doctor ${shellWord(instance.Socket)}`, 'the doctor command'),
-      copyable(`csi-gateway history ${shellWord(plugin)}`, 'the history command'),
-      isDead && h('p', { class: 'quiet small' }, 'If it is gone on purpose:'), isDead && copyable(`csi-gateway forget ${shellWord(plugin)} --host=${shellWord(instance.Host)}`, 'the forget command')));
+  const reason = reasonOf(instance);
+  return h('article', { class: `trouble is-${instance.Phase}` }, h('div', null,
+    h('div', { class: 'said' },
+      h('header', null, chip(instance.Phase), isNamed && h('h3', null, pluginLink(plugin)),
+        h('span', { class: 'quiet since' }, 'for ', when(instance.Since, 'for'), ', since ', when(instance.Since, 'clock'))),
+      h('p', { class: 'why' }, foreign(reason)),
+      !isWell && instance.Reason.Description && instance.Reason.Description !== reason && h('p', { class: 'raw quiet' }, foreign(instance.Reason.Description)),
+      h('p', { class: 'where quiet' }, instance.Host ? [capitalized(instance.Role), ' on ', hostLink(instance.Host)] : 'All its instances', more > 0 && h('span', null, ' · and ', h('a', { href: `${pluginHref(plugin)}?state=ill` }, `${count(more, 'instance')} more`)))),
+    !isWell && h('div', { class: 'remedy' },
+      row && h('p', null, h('b', null, 'Usual cause: '), row.causes, '.'),
+      row && h('p', null, h('b', null, 'What to do: '), row.remedy, '. ', h('a', { href: `#/help/${instance.Phase}`, 'aria-label': `More about what to do when a driver is ${instance.Phase}` }, 'More')),
+      h('details', null, h('summary', null, 'Commands for that host'), copyable(`csi-gateway doctor ${shellWord(instance.Socket)}`, 'the doctor command'),
+        copyable(`csi-gateway history ${shellWord(plugin)}`, 'the history command'),
+        isDead && h('p', { class: 'quiet small' }, 'If it is gone on purpose:'), isDead && copyable(`csi-gateway forget ${shellWord(plugin)} --host=${shellWord(instance.Host)}`, 'the forget command')))));
 }
 
 const shellWord = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
@@ -86,7 +90,7 @@ export class Plugins {
     this.facets = h('div', { class: 'facets', role: 'group', 'aria-label': 'Show only' });
     this.also = h('p', { class: 'also quiet' });
     this.table = new Table({
-      label: 'Plugins', kind: 'plugins', height: [50, 88],
+      label: 'Plugins', kind: 'plugins', height: [50, 100],
       columns: [
         { name: 'id', label: 'Plugin' }, { name: 'version', label: 'Version' }, { name: 'controllers', label: 'Controllers' },
         { name: 'nodes', label: 'Nodes' }, { name: 'state', label: 'State' }, { name: 'changed', label: 'Last change' },
@@ -156,10 +160,8 @@ export class Plugins {
     const shown = [];
     let ill = 0;
     for (const plugin of all) {
-      const well = store.episodes.get(plugin.ID);
-      if (well === undefined) continue;
-      if (well !== null && now - well > RECOVERED) { store.episodes.delete(plugin.ID); continue; }
-      if (well === null) ill += 1;
+      if (plugin.state !== 'healthy' || plugin.Unwell.length > 0) ill += 1;
+      else if (!recovered(plugin)) continue;
       shown.push(plugin);
     }
     const firstSince = (plugin) => (plugin.Unwell[0] ? ago(plugin.Unwell[0].Since) : Infinity);
@@ -194,8 +196,11 @@ export class Plugins {
   end() { this.table.end(); }
 }
 
+/** Whether it was ill a moment ago: what is healthy for the first time was not. */
+const recovered = (plugin) => gatewayNow() - ago(plugin.ChangedTime) < RECOVERED && ago(plugin.ChangedTime) - ago(plugin.CreateTime) > 1000;
+
 const wellAgain = (plugin) => ({
-  Host: '', Role: 'everything', Phase: 'healthy', Since: plugin.ChangedTime, Socket: '', Reason: { Text: 'Healthy again: everything that was asked was answered', Description: 'healthy', Code: null },
+  Host: '', Role: 'everything', Phase: 'healthy', Since: plugin.ChangedTime, Socket: '', Reason: { Text: 'Healthy now. Something changed less than a minute ago', Description: 'healthy', Code: null },
 });
 
 const phasesText = (plugin) => Object.entries(plugin.Phases).filter(([phase]) => phase !== 'healthy').sort(([a], [b]) => rank(a) - rank(b)).map(([phase, number]) => `${number} ${phase}`).join(', ');
@@ -364,7 +369,7 @@ export class Plugin {
     const set = (name, value) => () => this.route.set({ [name]: this.route.query[name] === value ? undefined : value });
     const number = (test) => all.filter(test).length;
     redrawn(this.facets, PHASES.filter((phase) => number((one) => one.Phase === phase)).map((phase) => facet(phase, number((one) => one.Phase === phase), state === phase, set('state', phase), phase)),
-      ['controller', 'node'].filter((name) => number((one) => one.Role === name)).map((name) => facet(count(2, name).slice(2), number((one) => one.Role === name), role === name, set('role', name))));
+      ['controller', 'node'].filter((name) => number((one) => one.Role === name)).map((name) => facet(count(number((one) => one.Role === name), name).replace(/^\S+ /, ''), number((one) => one.Role === name), role === name, set('role', name))));
     this.table.show(all.filter((one) => (!state || (state === 'ill' ? one.Phase !== 'healthy' : one.Phase === state)) && (!role || one.Role === role)));
   }
 
@@ -387,25 +392,25 @@ export class Plugin {
     // Instances that say the same are one column.
     const groups = new Map();
     for (const one of all) {
-      const key = JSON.stringify([one.Role, one.ProviderVersion, one.Capabilities]);
-      if (!groups.has(key)) groups.set(key, { one, hosts: [] });
-      groups.get(key).hosts.push(one.Host);
+      const key = JSON.stringify([one.ProviderVersion, one.Capabilities]);
+      if (!groups.has(key)) groups.set(key, { one, hosts: new Set(), roles: new Set() });
+      groups.get(key).hosts.add(one.Host);
+      groups.get(key).roles.add(one.Role);
     }
-    const columns = [...groups.values()].sort((a, b) => a.one.Role.localeCompare(b.one.Role) || b.hosts.length - a.hosts.length).slice(0, 12);
-    const rows = [];
+    const columns = [...groups.values()].map(({ one, hosts, roles }) => ({ one, hosts: [...hosts].sort(), roles: capitalized([...roles].sort().join(', ')) })).sort((a, b) => b.hosts.length - a.hosts.length).slice(0, 12);
+    const tables = [];
     for (const [service, title, known] of CAPABILITIES) {
-      const has = columns.map(({ one }) => one.Capabilities[service]);
-      if (has.every((names) => names === null)) continue;
-      const names = [...new Set([...Object.keys(known), ...has.flatMap((names) => names ?? [])])];
-      rows.push(h('tr', { class: 'service' }, h('th', { scope: 'rowgroup', colspan: columns.length + 1 }, title)));
-      for (const name of names) rows.push(h('tr', null, h('th', { scope: 'row' }, foreign(name, { class: 'cap' }), known[name] && h('span', { class: 'sub' }, known[name])),
-        has.map((names) => h('td', null, names === null ? h('span', { class: 'quiet', title: 'It has no such service' }, '–') : yesNo(names.includes(name))))));
+      const shown = columns.filter(({ one }) => one.Capabilities[service] !== null);
+      if (shown.length === 0) continue;
+      const names = [...new Set([...Object.keys(known), ...shown.flatMap(({ one }) => one.Capabilities[service])])];
+      tables.push(h('table', { class: 'matrix' }, h('caption', null, title),
+        h('thead', null, h('tr', null, h('th', { scope: 'col' }, 'Capability'), shown.map(({ one, hosts, roles }) => h('th', { scope: 'col', title: tamed(hosts.slice(0, 30).join('\n')) }, roles, columns.length > 1 && [h('span', { class: 'sub' }, hosts.length === 1 ? foreign(hosts[0]) : count(hosts.length, 'host')), h('span', { class: 'sub' }, foreign(one.ProviderVersion))])))),
+        h('tbody', null, names.map((name) => h('tr', null, h('th', { scope: 'row' }, foreign(name, { class: 'cap' }), known[name] && h('span', { class: 'sub' }, known[name])),
+          shown.map(({ one }) => h('td', null, yesNo(one.Capabilities[service].includes(name)))))))));
     }
     const unknown = [...new Set(all.flatMap((one) => one.UnknownCapabilities))];
     put(this.matrix, h('h2', { id: 'capabilities' }, 'Capabilities'),
-      h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-labelledby': 'capabilities' }, h('table', { class: 'matrix' },
-        h('thead', null, h('tr', null, h('th', { scope: 'col' }, 'Capability'), columns.map(({ one, hosts }) => h('th', { scope: 'col', title: hosts.slice(0, 30).join('\n') }, capitalized(one.Role), h('span', { class: 'sub' }, hosts.length === 1 ? foreign(hosts[0]) : count(hosts.length, 'host')), h('span', { class: 'sub' }, foreign(one.ProviderVersion)))))),
-        h('tbody', null, rows))),
+      h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-labelledby': 'capabilities' }, h('div', { class: `services ${columns.length > 3 ? 'is-wide' : ''}` }, tables)),
       unknown.length > 0 && h('p', { class: 'quiet' }, 'Of a newer CSI than this gateway knows: ', foreign(unknown.join(', '))));
   }
 

@@ -38,7 +38,7 @@ function trouble(plugin, instance, { isNamed = true, more = 0 } = {}) {
   const reason = reasonOf(instance);
   return h('article', { class: `trouble is-${instance.Phase}` }, h('div', null,
     h('div', { class: 'said' },
-      h('header', null, chip(instance.Phase), isNamed && h('h3', null, pluginLink(plugin)),
+      h('header', null, chip(instance.Phase), isNamed && h('h2', null, pluginLink(plugin)),
         h('span', { class: 'quiet since' }, 'for ', when(instance.Since, 'for'), ', since ', when(instance.Since, 'clock'))),
       h('p', { class: 'why' }, foreign(reason)),
       !isWell && instance.Reason.Description && instance.Reason.Description !== reason && h('p', { class: 'raw quiet' }, foreign(instance.Reason.Description)),

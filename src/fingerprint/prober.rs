@@ -156,7 +156,11 @@ impl Prober {
         answers.sort_by_key(|(number, _)| *number);
         let failures = answers.into_iter().filter_map(|(number, health)| match health {
             Health::Ready => None,
-            Health::NotReady(why) => Some(format!("{}: {why}", escaped(&self.lines[number].path.to_string_lossy()))),
+            Health::NotReady(why) => {
+                // A line for each.
+                let why = why.replace('\n', ": ");
+                Some(format!("{}: {why}", escaped(&self.lines[number].path.to_string_lossy())))
+            }
         });
         let failures: Vec<String> = failures.collect();
         if failures.is_empty() { Health::Ready } else { Health::NotReady(failures.join("\n").into()) }

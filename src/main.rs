@@ -98,8 +98,8 @@ async fn serve(config: &Serve, handed: Vec<Handed>, variable: Variables<'_>) -> 
     telemetry::start(config.logging.verbosity, config.logging.is_json);
     let stop = shutdown::on_signal().map_err(AppError::Signals)?;
     let gateway = Gateway::build(Plan::serve(config, variable).with_handed(handed)).await?;
-    for address in gateway.addresses() {
-        say(&format!("listening on {}", commands::url(address)));
+    for url in gateway.urls() {
+        say(&format!("listening on {url}"));
     }
     gateway.run(stop).await
 }
@@ -108,8 +108,8 @@ async fn sidecar(config: Sidecar) -> Result<(), AppError> {
     telemetry::start(config.logging.verbosity, config.logging.is_json);
     let stop = shutdown::on_signal().map_err(AppError::Signals)?;
     let beside = Beside::build(config).await?;
-    for address in beside.addresses() {
-        say(&format!("listening on {}", commands::url(address)));
+    for url in beside.urls() {
+        say(&format!("listening on {url}"));
     }
     beside.run(stop).await
 }

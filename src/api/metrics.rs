@@ -22,6 +22,7 @@ use crate::metrics::calls::{Calls, FINE_BOUNDS, Probed, SIDECAR_BOUNDS, UNKNOWN_
 use crate::metrics::operations::{self, Operation};
 use crate::metrics::process::Process;
 use crate::metrics::{self as all, Exposition, Family, Labels, requests};
+use crate::tls::server::Tls;
 
 const ROLES: [Role; 2] = [Role::Controller, Role::Node];
 /// Longest text of a driver's that becomes a label, in bytes.
@@ -72,6 +73,11 @@ pub(super) fn answer(state: &State, format: Format) -> Response<Content> {
     calls(&mut text, &state.counters.calls);
     store(&mut text, state);
     text.sample(&all::CATALOG_INDEX, &[], catalog.nomad_index().0);
+    if let Some(tls) = state.tls.as_ref().map(Tls::standing) {
+        text.sample(&all::TLS_CERTIFICATE_EXPIRY, &[], tls.not_after.0.div_euclid(1_000_000_000));
+        text.sample(&all::TLS_FILES_VALID, &[], u8::from(tls.trouble.is_none()));
+        text.sample(&all::TLS_FAILED_HANDSHAKES, &[], tls.failed_handshakes);
+    }
     requested(&mut text, state);
     process(&mut text);
     respond(text, format)

@@ -20,6 +20,7 @@ mod gateway;
 mod health;
 mod meta;
 mod metrics;
+mod ownership;
 mod plugins;
 mod query;
 mod right;
@@ -54,6 +55,7 @@ use crate::registry::commands::Commands;
 use crate::registry::history;
 use crate::registry::reader::Reader;
 use crate::registry::sockets::Sockets;
+use crate::tls::server::Tls;
 use bodies::Bodies;
 use content::{Coding, Content, finish};
 use error::ApiError;
@@ -159,6 +161,8 @@ pub struct State {
     allocations: Option<Allocations>,
     /// `None`: ACLs are off.
     access: Option<Access>,
+    /// `None`: plain HTTP is spoken.
+    tls: Option<Tls>,
     refusals: Refusals,
     counters: Counters,
 }
@@ -183,6 +187,7 @@ impl State {
             commands: None,
             allocations: None,
             access: None,
+            tls: None,
             refusals: Refusals::default(),
             counters: Counters::default(),
         }
@@ -213,6 +218,13 @@ impl State {
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = Some(access);
+        self
+    }
+
+    /// Says how TLS stands, too.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 }
@@ -349,7 +361,7 @@ async fn serve(
             visitor.check(state, target, right)?;
             return Ok(match target {
                 Target::Live => health::live(),
-                Target::Ready => health::ready(&state.reader),
+                Target::Ready => health::ready(state),
                 _ => metrics::answer(state, format),
             });
         }

@@ -49,9 +49,9 @@ impl Beside {
         Ok(Self { listeners, prober, probing })
     }
 
-    /// Where it serves: `HOST:PORT` or `unix:///PATH`.
-    pub fn addresses(&self) -> impl Iterator<Item = &str> {
-        self.listeners.iter().map(|(listener, _)| listener.address())
+    /// Where it serves, as `curl` takes it.
+    pub fn urls(&self) -> impl Iterator<Item = String> {
+        self.listeners.iter().map(|(listener, _)| listener.url())
     }
 
     /// Answers until `stop`.

@@ -11,12 +11,12 @@ use crate::telemetry::Chain;
 pub async fn run(config: &Healthcheck) -> Outcome {
     let path = if config.is_ready { "/readyz" } else { "/livez" };
     let asking = async {
-        let answer = http::get(&config.address, path).await?;
+        let answer = http::ask(&config.asking, path).await?;
         if answer.status != StatusCode::NOT_FOUND {
             return Ok((path, answer));
         }
         // A sidecar serves its driver's health, and nothing of its own life.
-        http::get(&config.address, "/healthz").await.map(|answer| ("/healthz", answer))
+        http::ask(&config.asking, "/healthz").await.map(|answer| ("/healthz", answer))
     };
     let reason = match tokio::time::timeout(config.timeout, asking).await {
         Ok(Ok((_, answer))) if answer.status == StatusCode::OK => {
@@ -25,7 +25,7 @@ pub async fn run(config: &Healthcheck) -> Outcome {
         }
         Ok(Ok((path, answer))) => format!("{path} answers {}: {}", answer.status, escaped(answer.text().trim())),
         Ok::<Result<_, http::HttpError>, _>(Err(error)) => Chain(&error).to_string(),
-        Err(_) => format!("no answer from `{}` within {:?}", config.address, config.timeout),
+        Err(_) => format!("no answer from `{}` within {:?}", config.asking.address, config.timeout),
     };
     complain(&format!("not well: {reason}"));
     Outcome::NotReady

@@ -155,6 +155,12 @@ families! {
     STORE_DURATION = histogram("csi_gateway_store_operation_duration_seconds", &["store", "operation", "result"], "How long the store took: to open, commit, and read history; result is ok or error.");
     /// The index of everything.
     CATALOG_INDEX = gauge("csi_gateway_catalog_index", &[], "Index of the newest state that is served, as in X-Nomad-Index.");
+    /// Only where TLS is spoken.
+    TLS_CERTIFICATE_EXPIRY = gauge("csi_gateway_tls_certificate_expiry_timestamp_seconds", &[], "Until when the TLS certificate in force is valid, in seconds since 1970.");
+    /// Only where TLS is spoken.
+    TLS_FILES_VALID = gauge("csi_gateway_tls_files_valid", &[], "1 if the files of TLS are those in force and not expired; 0 if they have an error, and the last good ones stay.");
+    /// Only where TLS is spoken.
+    TLS_FAILED_HANDSHAKES = counter("csi_gateway_tls_failed_handshakes_total", &[], "TLS handshakes of clients that came to nothing.");
     /// Requests that were answered.
     HTTP_REQUESTS = counter("csi_gateway_http_requests_total", REQUEST, "HTTP requests that were answered. A route is a template, never a path.");
     /// The time that went into it.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::panic, reason = "a test that waited in vain has nothing else to do")]
 
+#[path = "sidecar/metrics.rs"]
+mod metrics;
 #[path = "support/parts.rs"]
 mod parts;
 mod support;

@@ -42,7 +42,7 @@ impl Beside {
         let connections = Connections::at_most(MOST_CONNECTIONS);
         let mut listeners = Vec::new();
         for surface in config.surfaces {
-            let listener = Listener::bind(&surface.endpoint).await?.limited_by(&connections);
+            let listener = Listener::bind_as(&surface.endpoint, &config.socket).await?.limited_by(&connections);
             let prober = surface.has_health.then(|| prober.clone());
             listeners.push((listener, Api::new(prober, surface.metrics_path, calls.clone())));
         }

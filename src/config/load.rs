@@ -128,6 +128,7 @@ pub fn sidecar(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Re
         probe_timeout: values.duration("probe-timeout"),
         max_age: values.parse("healthz-max-age", not_negative).unwrap_or_default(),
         surfaces,
+        socket: values.socket_file(),
         deprecated,
         logging: values.logging(),
     };

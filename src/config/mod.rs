@@ -114,6 +114,8 @@ pub struct Sidecar {
     pub max_age: Duration,
     /// Addresses to listen on.
     pub surfaces: Vec<Surface>,
+    /// Whose the unix sockets among them are.
+    pub socket: SocketFile,
     /// Flags that were given, work, and should not be given any more.
     pub deprecated: Vec<String>,
     /// Logs.

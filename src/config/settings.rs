@@ -346,14 +346,14 @@ pub const SETTINGS: &[Setting] = &[
         "socket-mode",
         "MODE",
         None,
-        &[Serve, Demo],
+        &[Serve, Sidecar, Demo],
         "Who may connect to unix sockets of --http-endpoint, in octal: 0660; default: as the umask says",
     ),
     one(
         "socket-owner",
         "USER:GROUP",
         None,
-        &[Serve, Demo],
+        &[Serve, Sidecar, Demo],
         "Whose those sockets are, names or numbers: USER, USER:GROUP or :GROUP; default: whoever runs this",
     ),
     one(

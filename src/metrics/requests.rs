@@ -18,7 +18,10 @@ const OTHER_CODE: &str = "other";
 
 /// By route, method and code. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Requests(Arc<OnceLock<Box<[OnceLock<Box<Histogram>>]>>>);
+pub struct Requests(Arc<OnceLock<Box<[Place]>>>);
+
+/// Made when it is first needed: of all combinations few occur.
+type Place = OnceLock<Box<Histogram>>;
 
 impl Requests {
     const EACH: usize = METHODS.len() * (CODES.len() + 1);

@@ -337,6 +337,42 @@ async fn a_sidecar_says_what_changes_once_and_which_flags_are_no_longer_meant() 
     assert_eq!((deprecated, lines.len()), (1, 5), "{lines:?}");
 }
 
+/// Sidecars count from 0 to 5, and `RUST_LOG` wins.
+#[tokio::test]
+async fn how_much_is_logged_is_said_by_v_or_by_rust_log() {
+    let folder = tempfile::tempdir().expect("a scratch directory");
+    let driver = FakeDriver::node(NAME).serve(folder.path().join("csi.sock")).await.expect("binds");
+    let logged = async |level: &str, variable: &str| {
+        let log = folder.path().join("log");
+        let mut command = gateway();
+        command.arg(format!("--csi-address={}", driver.socket().display())).arg(level);
+        command.args(["--http-endpoint=127.0.0.1:0", "--logging-format=json", FRESH]);
+        if !variable.is_empty() {
+            command.env("RUST_LOG", variable);
+        }
+        let sidecar = Serving::run(command, &log).await;
+        for _ in 0..3 {
+            assert_eq!(health(&sidecar.address).await, ok());
+        }
+        sidecar.kill().await;
+        let text = std::fs::read_to_string(&log).expect("a log");
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let count = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
+        (lines.len(), count("looked at a driver") >= 3, count("a call ended") >= 3)
+    };
+    for quiet in ["--v=0", "--v=2", "--v=3"] {
+        assert_eq!(logged(quiet, "").await, (3, false, false), "{quiet}");
+    }
+    let (_, has_looks, has_calls) = logged("--v=4", "").await;
+    assert!(has_looks && !has_calls);
+    let (_, has_looks, has_calls) = logged("--v=5", "").await;
+    assert!(has_looks && has_calls);
+    assert_eq!(logged("--v=5", "csi_gateway=warn").await, (0, false, false));
+    let (_, has_looks, has_calls) = logged("--v=0", "csi_gateway=trace").await;
+    assert!(has_looks && has_calls);
+}
+
 #[tokio::test]
 async fn restarts_of_the_driver_leave_nothing_behind() {
     let scene = Scene::new(FakeDriver::node(NAME), &[FRESH]).await;

@@ -9,6 +9,7 @@ use prost::Message;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
+use tracing::trace;
 
 use super::convert::{self, Announcement, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
 use super::error::{CallError, Cause};
@@ -237,9 +238,12 @@ impl Driver {
             Ok(Err(status)) => Err(self.error(rpc, self.cause(status).await)),
             Err(_elapsed) => Err(self.error(rpc, Cause::Deadline(limit))),
         };
+        let code = answer.as_ref().err().map_or("OK", |error: &CallError| error.code().as_str());
+        let took = started.elapsed();
+        // Never what was said: it may be anything, and long.
+        trace!(socket = %self.socket.display(), csi.rpc = %rpc, csi.code = code, duration_ms = took.as_secs_f64() * 1e3, "a call ended");
         if let Some(calls) = &self.calls {
-            let code = answer.as_ref().err().map_or("OK", |error: &CallError| error.code().as_str());
-            calls.called(rpc.path(), code, started.elapsed());
+            calls.called(rpc.path(), code, took);
         }
         answer
     }

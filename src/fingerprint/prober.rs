@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::assess::phase_of;
 use super::watch::Told;
@@ -221,7 +221,7 @@ impl Asking {
             self.line.flights().current = Some(Flight { began: Some(began), ..flight });
             let answer = self.probe(began).await;
             self.line.flights().driver = self.driver.clone();
-            let health = self.judge(answer);
+            let health = self.judge(answer, began.elapsed());
             // Whoever asked may have gone; the next one may be in time for this.
             sender.send_replace(Some(health));
         }
@@ -264,7 +264,7 @@ impl Asking {
     }
 
     /// What an answer says, to whoever asked, to the log and to the counters.
-    fn judge(&mut self, answer: Result<Readiness, CallError>) -> Health {
+    fn judge(&mut self, answer: Result<Readiness, CallError>, took: Duration) -> Health {
         let (phase, probed, health) = match answer {
             Ok(Readiness::Ready) => (Phase::Healthy, Probed::Ready, Health::Ready),
             Ok(Readiness::Starting) => (Phase::Starting, Probed::NotReady, Health::NotReady(NOT_READY.into())),
@@ -276,6 +276,8 @@ impl Asking {
             }
         };
         self.calls.probed(probed);
+        let socket = self.line.path.display();
+        debug!(%socket, %phase, duration_ms = took.as_secs_f64() * 1e3, "looked at a driver");
         self.log(phase, &health);
         health
     }

@@ -423,6 +423,11 @@ impl Watch {
             Ok(answers) => assess(&self.wanted, &mut self.known, answers),
             Err(error) => unreachable(&self.wanted, &self.known, &error),
         };
+        let took = started.elapsed();
+        debug!(
+            socket = self.status.path, phase = %phase_of(&assessment), duration_ms = took.as_secs_f64() * 1e3,
+            reason = assessment.reason, "looked at a driver"
+        );
         self.is_hung = assessment.is_hung;
         if assessment.is_well() {
             self.failures = 0;
@@ -430,7 +435,7 @@ impl Watch {
         } else if !assessment.is_ignored {
             self.failures += 1;
         }
-        self.report(assessment, Some(started.elapsed())).await;
+        self.report(assessment, Some(took)).await;
     }
 
     /// Asks on the connection there is, else on a new one; once more on a new one if the connection broke meanwhile

@@ -4,6 +4,7 @@
 //! and has a deadline of his own; so a driver is never asked oftener than it answers, however many ask. The connection is
 //! kept, but never believed: one that ended, or whose socket file is another now or gone, is dialled anew.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use super::assess::phase_of;
@@ -25,6 +27,8 @@ use crate::metrics::calls::{Calls, DriverCalls, Probed};
 const NOT_READY: &str = "driver responded but is not ready";
 /// How long an asker waits beyond its deadline for a probe that ends with it, and knows better what happened.
 const GRACE: Duration = Duration::from_millis(10);
+/// Pause before the task of a socket that broke off is started again.
+const AFTER_A_FAULT: Duration = Duration::from_secs(1);
 
 /// How a driver is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +130,7 @@ impl Line {
                 Some(health) => return health.clone(),
                 None => "the probe has no result",
             },
-            Ok(Err(_)) => "the gateway is stopping",
+            Ok(Err(_)) => "the probe was broken off",
             Err(_) => "the driver did not answer in time: it hangs, or answers slowly and is asked by others, too",
         };
         Health::NotReady(failure.into())
@@ -174,8 +178,16 @@ impl Probing {
         for line in self.lines.iter() {
             // Its name is what metrics are labelled with, so it is asked for before anybody wants to know more.
             drop(line.join(Instant::now(), Duration::ZERO));
-            let asking = Asking::new(Arc::clone(line), self.settings.limit, self.calls.of_driver());
-            tasks.spawn(asking.run());
+            let (line, limit, calls) = (Arc::clone(line), self.settings.limit, self.calls.clone());
+            tasks.spawn(async move {
+                loop {
+                    let asking = Asking::new(Arc::clone(&line), limit, calls.of_driver());
+                    let Err(error) = AbortOnDropHandle::new(tokio::spawn(asking.run())).await;
+                    // A fault of ours must not become a driver's death.
+                    warn!(socket = %line.path.display(), %error, "the task of a socket did not end well");
+                    tokio::time::sleep(AFTER_A_FAULT).await;
+                }
+            });
         }
         stop.cancelled().await;
         tasks.shutdown().await;
@@ -210,7 +222,7 @@ impl Asking {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self) -> Infallible {
         loop {
             let next = self.line.flights().next.take();
             let Some((sender, flight)) = next else {

@@ -193,7 +193,7 @@ impl<'a> Values<'a> {
     pub(super) fn socket_file(&mut self) -> SocketFile {
         let mode = self.parse("socket-mode", |text| {
             let mode = u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok();
-            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is no mode in octal, such as 0660".to_owned())
+            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is no mode in octal up to 0777, such as 0660".to_owned())
         });
         let owner = self.parse("socket-owner", |text| {
             let (user, group) = text.split_once(':').unwrap_or((text, ""));

@@ -25,7 +25,8 @@ use crate::discovery::directory::Directories;
 use crate::discovery::{self, Discovery, Kind, fixed, places};
 use crate::domain::expected::DeclaredCounts;
 use crate::domain::id::{HostId, InstanceKey, PluginId};
-use crate::domain::socket::WantedSocket;
+use crate::domain::socket::{SocketFile, WantedSocket};
+use crate::domain::trust::ClientAuth;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
 use crate::registry::commands::Commands;
@@ -38,6 +39,8 @@ use crate::registry::sockets::Sockets;
 use crate::store::{self, Store, StoreError};
 use crate::systemd::{self, Handed};
 use crate::telemetry::Chain;
+use crate::tls::server::Tls;
+use crate::tls::{self, TlsError};
 
 /// Why the gateway cannot start, or did not end well.
 #[derive(Debug, Error)]
@@ -48,6 +51,9 @@ pub enum AppError {
     /// A socket that was bound for us is of no use.
     #[error("cannot serve at a socket that was handed over")]
     Handed(#[source] io::Error),
+    /// Certificates or keys that cannot be used.
+    #[error("cannot speak TLS")]
+    Tls(#[from] TlsError),
     /// Policies or tokens that cannot be used.
     #[error("cannot tell who may what")]
     Acl(#[from] AclError),
@@ -94,6 +100,10 @@ pub struct Plan {
     pub declared: BTreeMap<PluginId, DeclaredCounts>,
     /// Where to serve.
     pub endpoints: Vec<String>,
+    /// Whose unix sockets among them are.
+    pub socket: SocketFile,
+    /// Files of TLS, which is spoken over TCP then.
+    pub tls: Option<tls::server::Settings>,
     /// Connections of one client address; zero: as many as it likes.
     pub max_connections_per_client: u32,
     /// Sockets that are bound already, to serve at, too.
@@ -118,6 +128,8 @@ impl Plan {
             fingerprint: fingerprint::Settings::default(),
             declared: BTreeMap::new(),
             endpoints,
+            socket: SocketFile::default(),
+            tls: None,
             max_connections_per_client: 0,
             handed: Vec::new(),
             access: None,
@@ -155,6 +167,13 @@ impl Plan {
         plan.discovery = searched;
         plan.history = config.history;
         plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
+        plan.socket.clone_from(&config.socket);
+        plan.tls = config.tls.as_ref().map(|tls| tls::server::Settings {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            authorities: tls.authorities.clone(),
+            client_auth: tls.client_auth,
+        });
         plan.max_connections_per_client = config.max_connections_per_client;
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
@@ -207,6 +226,8 @@ pub struct Gateway {
     reports: mpsc::Sender<Report>,
     /// With what tells it to read its files anew; `None`: nobody is asked for a token.
     access: Option<(Access, Signal)>,
+    /// The same; `None`: plain HTTP is spoken.
+    tls: Option<(Tls, Signal)>,
 }
 
 impl Gateway {
@@ -216,17 +237,25 @@ impl Gateway {
     /// A state directory, an address or a policy that cannot be used.
     pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
+        let hangup = || signal(SignalKind::hangup()).map_err(AppError::Signals);
+        let tls = match plan.tls.take() {
+            Some(settings) => Some((Tls::load(settings)?, hangup()?)),
+            None => None,
+        };
+        let spoken = tls.as_ref().map(|(tls, _)| tls);
         // Addresses first: whoever cannot serve must not touch the state of the one that does.
         let connections = Connections::at_most(plan.max_connections_per_client);
         let mut listeners = Vec::new();
         for handed in plan.handed.drain(..) {
-            listeners.push(Listener::handed(handed).map_err(AppError::Handed)?.limited_by(&connections));
+            let listener = Listener::handed(handed).map_err(AppError::Handed)?;
+            listeners.push(listener.limited_by(&connections).speaking(spoken));
         }
         for endpoint in &plan.endpoints {
-            listeners.push(Listener::bind(endpoint).await?.limited_by(&connections));
+            let listener = Listener::bind_as(endpoint, &plan.socket).await?;
+            listeners.push(listener.limited_by(&connections).speaking(spoken));
         }
         let access = match plan.access.clone() {
-            Some(settings) => Some((Access::load(settings)?, signal(SignalKind::hangup()).map_err(AppError::Signals)?)),
+            Some(settings) => Some((Access::load(settings)?, hangup()?)),
             None => None,
         };
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
@@ -245,6 +274,7 @@ impl Gateway {
         let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
             access,
+            tls,
             plan,
             former,
             listeners,
@@ -260,6 +290,11 @@ impl Gateway {
     /// Where it serves: `HOST:PORT` or `unix:///PATH`.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().map(Listener::address)
+    }
+
+    /// The same as `curl` takes them.
+    pub fn urls(&self) -> impl Iterator<Item = String> {
+        self.listeners.iter().map(Listener::url)
     }
 
     /// The catalog.
@@ -279,7 +314,8 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports, access } = self;
+        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports, access, tls } =
+            self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
         plan.api.address = tcp.unwrap_or_default().to_owned();
         if plan.api.allowed_hosts.is_empty() {
@@ -287,6 +323,7 @@ impl Gateway {
             let asked = plan.endpoints.iter().map(String::as_str);
             plan.api.allowed_hosts = api::names_of(asked.chain(listeners.iter().map(Listener::address)));
         }
+        warn_of_open_doors(&listeners, access.is_some(), tls.as_ref().map(|(tls, _)| tls));
         let ends = stop.clone();
         let last = CancellationToken::new();
         let registry = tokio::spawn({
@@ -312,9 +349,18 @@ impl Gateway {
             });
             state = state.with_access(access);
         }
+        if let Some((tls, hangup)) = tls {
+            let following = tls.clone().follow(hangup);
+            let stop = stop.clone();
+            parts.spawn(async move {
+                // Until then it never ends.
+                let _ = stop.run_until_cancelled_owned(following).await;
+            });
+            state = state.with_tls(tls);
+        }
         let api = Api::new(state);
         for listener in listeners {
-            info!(address = listener.address(), "serving");
+            info!(address = listener.url(), "serving");
             parts.spawn(api::server::serve(listener, api.clone(), stop.clone()));
         }
         let is_scanned = reader.clone();
@@ -385,6 +431,22 @@ impl Gateway {
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Says once where everybody may come in, and how that is closed.
+fn warn_of_open_doors(listeners: &[Listener], has_access: bool, tls: Option<&Tls>) {
+    let knows_clients = tls.is_some_and(|tls| tls.standing().client_auth == ClientAuth::Required);
+    if has_access || knows_clients {
+        return;
+    }
+    let open: Vec<String> = listeners.iter().filter(|listener| listener.is_exposed()).map(Listener::url).collect();
+    if !open.is_empty() {
+        warn!(
+            addresses = open.join(", "),
+            "whoever can connect from elsewhere may read everything: --acl-enabled has everybody show a token, \
+             --tls-client-ca-file a certificate, and --http-endpoint=127.0.0.1:4649 (or unix:///PATH) keeps others out"
+        );
     }
 }
 

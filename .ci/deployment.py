@@ -45,9 +45,11 @@ VALUES = {
         "config": 'plugin "nfs.csi.k8s.io" {\n  host_selector = "storage-*"\n}\n',
         "loggingFormat": "json",
     },
-    "monitoring by pods": {
+    "monitoring by pods, TLS": {
+        "tls": {"existingSecret": "csi-gateway-tls", "clientAuth": "optional"},
+        "agent": {"socketMode": "0666"},
         "metrics": {
-            "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "tokenSecret": "csi-gateway-scraper"},
+            "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "tokenSecret": "csi-gateway-scraper", "tlsConfig": {"insecureSkipVerify": True}},
             "prometheusRule": {"enabled": True},
             "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Storage"}},
         }
@@ -90,6 +92,8 @@ WRONG = [
     ({"agent": {"extraArgs": ["serve"]}}, "extraArgs"),
     ({"image": {"digest": "sha256:1"}}, "digest"),
     ({"loggingFormat": "xml"}, "loggingFormat"),
+    ({"tls": {"clientAuth": "required"}}, "clientAuth"),
+    ({"agent": {"socketMode": "rw"}}, "socketMode"),
     ({"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
     ({"service": {"enabled": False}, "metrics": {"serviceMonitor": {"enabled": True}}}, "service.enabled"),
 ]

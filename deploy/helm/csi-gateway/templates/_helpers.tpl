@@ -56,10 +56,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* What scrapes, for a PodMonitor and a ServiceMonitor: the host of a series is the node's name, whatever pod says it. */}}
 {{- define "csi-gateway.scrape" -}}
+{{- $monitor := .monitor -}}
 - port: http
   path: /metrics
-  interval: {{ .interval }}
-  {{- with .tokenSecret }}
+  interval: {{ $monitor.interval }}
+  {{- if .root.Values.tls.existingSecret }}
+  scheme: https
+  {{- with $monitor.tlsConfig }}
+  tlsConfig:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- with $monitor.tokenSecret }}
   authorization:
     credentials:
       name: {{ . }}
@@ -68,4 +76,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   relabelings:
     - sourceLabels: [__meta_kubernetes_pod_node_name]
       targetLabel: instance
+{{- end -}}
+
+{{/* A probe as it is configured; over TLS where that is all that is spoken. */}}
+{{- define "csi-gateway.probe" -}}
+{{- $probe := deepCopy .probe -}}
+{{- if and .root.Values.tls.existingSecret $probe.httpGet -}}
+{{- $_ := set $probe.httpGet "scheme" (default "HTTPS" $probe.httpGet.scheme) -}}
+{{- end -}}
+{{- toYaml $probe -}}
 {{- end -}}

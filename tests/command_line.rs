@@ -1,5 +1,7 @@
 //! The command line as people and scripts meet it: messages, exit codes, and that nothing is left behind.
 
+#[path = "command_line/api_page.rs"]
+mod api_page;
 #[path = "command_line/configuration.rs"]
 mod configuration;
 #[path = "command_line/peer.rs"]

@@ -1,9 +1,9 @@
 //! The command line as people and scripts meet it: messages, exit codes, and that nothing is left behind.
 
-#[path = "command_line/api_page.rs"]
-mod api_page;
 #[path = "command_line/configuration.rs"]
 mod configuration;
+#[path = "command_line/pages.rs"]
+mod pages;
 #[path = "command_line/peer.rs"]
 mod peer;
 mod support;

@@ -1,9 +1,14 @@
-//! `docs/api.md`, from the table of routes and rights and from the description that is served.
+//! Pages that say what the program does, held to what it does: `docs/api.md`, from the table of routes and rights and from the
+//! description that is served; the calls in `SECURITY.md`; names of files in all of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use csi_gateway::api;
+use csi_gateway::csi::Rpc;
 use serde_json::Value;
 
 use super::configuration::kept;
@@ -64,4 +69,48 @@ fn the_page_of_routes_says_what_each_is_what_it_takes_and_what_it_needs() {
         writeln!(page, "| `{name}` | {text}{place} |").expect("it is a text");
     }
     kept("docs/api.md", &page);
+}
+
+fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_security_page_names_every_call_that_is_ever_made_and_no_other() {
+    let page = read("SECURITY.md");
+    let table = page.split("| Call |").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a table of calls");
+    let named: BTreeSet<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let made: BTreeSet<&str> = Rpc::ALL.iter().map(|rpc| rpc.name()).collect();
+    assert_eq!(named, made);
+}
+
+/// What stands in backticks and looks like one of our files.
+fn files_named(page: &str) -> impl Iterator<Item = &str> {
+    let words = page.split('`').skip(1).step_by(2).flat_map(str::split_whitespace);
+    words
+        .map(|word| word.trim_matches([',', '.', ';', ')', '(']))
+        .map(|word| word.strip_prefix("--kustomize=").unwrap_or(word))
+        .filter(|word| {
+            let is_ours =
+                ["deploy/", "docs/", "scripts/", "src/", "tests/", ".ci/"].iter().any(|start| word.starts_with(start));
+            is_ours && !word.contains(['*', '…', '$'])
+        })
+}
+
+#[test]
+fn every_file_that_a_page_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = std::fs::read_dir(root.join("docs")).expect("a folder of pages");
+    let mut pages: Vec<String> = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned).to_vec();
+    pages.extend(documents.map(|entry| format!("docs/{}", entry.expect("an entry").file_name().to_string_lossy())));
+    let mut count = 0;
+    for page in pages {
+        let text = read(&page);
+        for name in files_named(&text) {
+            assert!(root.join(name).exists(), "{page} names `{name}`, which is not there");
+            count += 1;
+        }
+    }
+    assert!(count > 30, "only {count} names were found");
 }

@@ -74,6 +74,11 @@ job "csi-gateway" {
         ]
       }
 
+      logs {
+        max_files     = 2
+        max_file_size = 5
+      }
+
       resources {
         cpu        = 50
         memory     = 64

@@ -103,6 +103,11 @@ job "csi-gateway" {
         propagation_mode = "host-to-task"
       }
 
+      logs {
+        max_files     = 2
+        max_file_size = 5
+      }
+
       resources {
         cpu        = 50
         memory     = 64

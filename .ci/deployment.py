@@ -4,14 +4,17 @@ kustomize, a real API server.
     .ci/deployment.py chart
     .ci/deployment.py manifests KUSTOMIZE
     .ci/deployment.py apply KUSTOMIZE KUBERNETES
+    .ci/deployment.py arguments KUSTOMIZE BINARY JOB…
 
-KUSTOMIZE is the program, KUBERNETES the folder that .ci/kubernetes makes. Run by .ci/deploy, which installs them.
+KUSTOMIZE is the program, KUBERNETES the folder that .ci/kubernetes makes, BINARY our own program, a JOB what Nomad makes of a
+job's file. Run by .ci/deploy, which installs them.
 """
 
 import contextlib
 import functools
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -413,6 +416,7 @@ def check_apply(kustomize, programs):
                         raise Wrong(f"{name}: {error}") from error
                     applied += 1
             check_that_it_judges(server)
+            check_install(server)
         finally:
             server.stop()
     print(f"{applied} objects of {len(sets)} sets would be taken by a real API server")
@@ -428,9 +432,79 @@ def check_that_it_judges(server):
     raise Wrong("a misspelt field was taken")
 
 
+def check_install(server):
+    """Helm itself would install it into this cluster: its version, its kinds."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": server.url, "insecure-skip-tls-verify": True}}],
+        "users": [{"name": "u", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "c",
+    }
+    with helm.Config(kubeconfig_content=yaml.safe_dump(config), namespace="csi-gateway") as cluster:
+        release = cluster.install(CHART, "csi-gateway", {}, namespace="csi-gateway", dry_run="server")
+    if "kind: DaemonSet" not in release["manifest"]:
+        raise Wrong(f"Helm would install {release}")
+
+
+def containers(thing):
+    spec = thing.get("spec", {})
+    spec = spec.get("template", {}).get("spec", spec)
+    return [*spec.get("initContainers", []), *spec.get("containers", [])]
+
+
+def check_arguments(kustomize, binary, *jobs):
+    """Our own program takes every argument that is written somewhere."""
+    found = []
+    with helm.Chart.load(CHART) as chart:
+        for name, values in value_sets():
+            things = [thing for _, thing in rendered(chart, values)[0]]
+            found += [(name, one["args"], values.get("config")) for thing in things for one in containers(thing)]
+    for folder in kustomizations():
+        for thing in built(kustomize, folder):
+            ours = [one for one in containers(thing) if "csi-gateway:" in one["image"]]
+            found += [(str(folder), one["args"], None) for one in ours]
+    compose = yaml.safe_load(Path("deploy/docker/compose.yaml").read_text(encoding="utf-8"))
+    found += [(f"compose: {name}", service["command"], None) for name, service in compose["services"].items()]
+    for path in jobs:
+        job = json.loads(Path(path).read_text(encoding="utf-8"))["Job"]
+        tasks = [task for group in job["TaskGroups"] for task in group["Tasks"] if task["Name"] == "csi-gateway"]
+        found += [(path, task["Config"]["args"], None) for task in tasks]
+    for where, arguments, config in found:
+        take(binary, where, arguments, config)
+    print(f"{len(found)} command lines, all of which the program takes")
+
+
+def take(binary, where, arguments, config):
+    arguments = [re.sub(r"\$\{NOMAD_PORT_\w+\}", "4649", one) for one in arguments]
+    arguments = [re.sub(r"\$\{NOMAD_\w+_DIR\}", "/x", one) for one in arguments]
+    arguments = [re.sub(r"\$\{[\w.]+\}", "12345678", one) for one in arguments]
+    command, *flags = arguments
+    with tempfile.NamedTemporaryFile("w", suffix=".hcl") as file:
+        file.write(config or "")
+        file.flush()
+        if command == "serve":
+            flags = [re.sub("^--config=.*", f"--config={file.name}", flag) for flag in flags]
+            words = ["config", "check", *flags]
+        elif command in ("wait", "healthcheck"):
+            # What counts here is whether it is understood; the last of two counts.
+            words = [command, *flags, "--timeout=50ms"]
+        elif command == "demo":
+            words = [command, "--help"]
+        elif command.startswith("-"):
+            # In livenessprobe's place: its flags have their own tests, side by side with it.
+            return
+        else:
+            raise Wrong(f"{where}: {command} is not expected")
+        done = subprocess.run([binary, *words], check=False, capture_output=True, text=True, timeout=30)
+    if done.returncode == 2 or (words[0] == "config" and done.returncode != 0):
+        raise Wrong(f"{where}: {' '.join(words)}: {done.stderr.strip()}")
+
+
 def main():
     os.chdir(Path(__file__).resolve().parent.parent)
-    checks = {"chart": check_chart, "manifests": check_manifests, "apply": check_apply}
+    checks = {"chart": check_chart, "manifests": check_manifests, "apply": check_apply, "arguments": check_arguments}
     try:
         checks[sys.argv[1]](*sys.argv[2:])
     except Wrong as why:

@@ -392,13 +392,13 @@ fn secrets_are_shown_nowhere() {
 }
 
 /// A file that a test keeps equal to what the code says; the switch that accepts golden files rewrites it.
-fn kept(path: &str, text: &str) {
+pub(crate) fn kept(path: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var("INSTA_UPDATE").is_ok_and(|value| value == "always") {
         std::fs::write(&path, text).expect("it can be written");
     }
     let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(there, text, "{} is not what the table of settings says; see CONTRIBUTING.md", path.display());
+    assert_eq!(there, text, "{} is not what the code says; see CONTRIBUTING.md", path.display());
 }
 
 #[test]

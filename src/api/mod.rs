@@ -29,6 +29,7 @@ mod search;
 pub mod server;
 pub mod sidecar;
 mod stream;
+mod ui;
 pub mod wire;
 
 use std::future::Future;
@@ -266,14 +267,18 @@ impl Api {
         let is_metrics = parts.uri.path().ends_with("metrics");
         let format = if is_metrics { metrics::Format::asked_for(&parts.headers) } else { metrics::Format::Text };
         let (method, uri) = (parts.method, parts.uri);
-        drop(parts.headers);
-        drop(parts.extensions);
         let resolved = route::resolve(&method, &uri);
         let route = match &resolved {
             Resolved::Route(target, _) => *target as usize,
             _ => route::TARGETS,
         };
         let told = Told { method: method.clone(), route };
+        if let Resolved::Route(Target::Page, file) = &resolved {
+            let response = ui::answer(&state, &method, file, &visitor, &parts.headers, coding);
+            return told.count(&state, response, begun.elapsed());
+        }
+        drop(parts.headers);
+        drop(parts.extensions);
         let (target, rest) = match resolved {
             Resolved::Route(target, rest) => (target, rest),
             Resolved::Redirect(location) => {
@@ -397,6 +402,7 @@ async fn serve(
         | Target::GatewayPlugins
         | Target::GatewayPlugin
         | Target::GatewayHosts
+        | Target::GatewayHost
         | Target::GatewaySockets
         | Target::GatewayHistory => {
             let asked = gateway::Asked::parse(state, target, &rest, &Query::parse(uri.query()))?;
@@ -417,7 +423,7 @@ async fn serve(
         | Target::TokenSelf
         | Target::Policy
         | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor),
-        Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
+        Target::Page | Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
             Err(ApiError::NoSuchRoute)
         }
     }

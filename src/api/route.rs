@@ -132,6 +132,22 @@ pub(super) fn all() -> Vec<(String, Target)> {
     ROUTES.iter().map(written).collect()
 }
 
+/// Each target's number is the place of its label, the first of its routes; the last one is for everything else.
+pub(super) fn labels() -> Vec<String> {
+    let mut labels: Vec<String> = vec![String::new(); TARGETS];
+    for (path, target) in all() {
+        let label = &mut labels[target as usize];
+        if label.is_empty() {
+            *label = path;
+        }
+    }
+    labels.push("other".to_owned());
+    labels
+}
+
+/// How many targets there are.
+pub(super) const TARGETS: usize = Target::Metrics as usize + 1;
+
 /// What becomes of a request target.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
@@ -173,6 +189,13 @@ pub(super) fn resolve(method: &Method, uri: &Uri) -> Resolved {
         }
         None => Resolved::Nothing,
     }
+}
+
+/// Where Go's router sends whoever asks for an unclean path; `None`: it is clean.
+pub(super) fn tidied(uri: &Uri) -> Option<String> {
+    let path = uri.path();
+    let clean = cleaned(path);
+    (path.starts_with('/') && clean != path).then(|| location(&clean, uri.query()))
 }
 
 /// Whether a path is a route's: what follows its last slash, `Some(None)` where nothing follows, not even a slash.

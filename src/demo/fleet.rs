@@ -111,7 +111,11 @@ pub async fn feed(fleet: Fleet, reports: mpsc::Sender<Report>, stop: Cancellatio
     if reports.send(Report::Scanned).await.is_err() {
         return;
     }
-    let Some(interval) = fleet.flap else { return };
+    let Some(interval) = fleet.flap else {
+        // Whoever is the last to report ends the store by going.
+        stop.cancelled().await;
+        return;
+    };
     let mut is_healthy = true;
     loop {
         tokio::select! {

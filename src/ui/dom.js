@@ -42,6 +42,16 @@ export function put(element, ...children) {
   return element;
 }
 
+const shownBy = new WeakMap();
+
+/** Replaces what is in an element only where `key` differs from the last one: what the reader opened, marked or reached stays. */
+export function keep(element, key, make) {
+  const text = JSON.stringify(key);
+  if (shownBy.get(element) === text) return;
+  shownBy.set(element, text);
+  put(element, make());
+}
+
 /** A copy to the clipboard; where there is none (plain HTTP), the text is selected for the reader to copy. */
 export function copyable(text, label) {
   const code = h('code', { class: 'command' }, tamed(text));

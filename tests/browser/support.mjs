@@ -157,10 +157,26 @@ export async function axe(page) {
   equal(violations, [], `axe at ${page.url()}`);
 }
 
-export async function shot(page, name, fullPage = true) {
+/** A picture of all of a page: it draws only what can be seen, so the screen is made as long as it. */
+export async function shot(page, name) {
   if (!shots) return;
   fs.mkdirSync(shots, { recursive: true });
-  await page.screenshot({ path: path.join(shots, `${name}.png`), fullPage });
+  const before = page.viewport();
+  const height = await page.evaluate(() => document.documentElement.scrollHeight);
+  await page.setViewport({ ...before, height: Math.min(4000, Math.max(before.height, height)) });
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  await page.screenshot({ path: path.join(shots, `${name}.png`) });
+  await page.setViewport(before);
+}
+
+/** A picture for `docs/walk.md`, small: only where WALK names a folder. */
+export async function picture(page, name, height = 640) {
+  if (!process.env.WALK) return;
+  const before = page.viewport();
+  await page.setViewport({ ...before, height });
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  await page.screenshot({ path: path.join(process.env.WALK, `${name}.webp`), type: 'webp', quality: 55 });
+  await page.setViewport(before);
 }
 
 // Checks -------------------------------------------------------------------------------------------------------------------

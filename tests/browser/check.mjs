@@ -276,6 +276,17 @@ check('without a shared worker each tab has a stream of its own', async (end) =>
   await page.leave();
 });
 
+check('a proxy that holds streams back: the page follows all the same', async (end) => {
+  const gateway = await demo('--plugins=5', '--hosts=3', '--flap=2s');
+  end(() => gateway.end());
+  const between = await proxy(gateway.address, { isWhole: true });
+  end(between.end);
+  const page = await tab(`${between.address}/ui/`);
+  await page.has('5 plugins', 2000);
+  for (const text of ['1 of 5 plugins is not healthy', 'All 5 plugins are healthy', '1 of 5 plugins is not healthy']) await page.has(text, 15_000);
+  await page.leave();
+});
+
 check('ten thousand plugins: shown at once, searched without a stutter', async (end) => {
   const gateway = await demo('--plugins=10000', '--hosts=1', '--flap=1s');
   end(() => gateway.end());

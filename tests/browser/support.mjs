@@ -60,8 +60,9 @@ export const serve = (port, ...args) => Process.start(['serve', `--http-endpoint
 
 export const json = async (url, headers = {}) => (await fetch(url, { headers })).json();
 
-/** A reverse proxy: under a prefix, counting streams, and putting other words in place of some. */
-export async function proxy(target, { prefix = '', words = {} } = {}) {
+/** A reverse proxy: under a prefix, counting streams, putting other words in place of some, or passing on only
+ * what is whole. */
+export async function proxy(target, { prefix = '', words = {}, isWhole = false } = {}) {
   const { hostname, port } = new URL(target);
   const state = { streams: 0, most: 0, strays: [], ends: new Set() };
   const asked = (url) => Object.entries(words).reduce((text, [real, shown]) => text.replaceAll(encodeURIComponent(shown), encodeURIComponent(real)), url);
@@ -82,6 +83,7 @@ export async function proxy(target, { prefix = '', words = {} } = {}) {
     const headers = { ...request.headers };
     if (isChanged) delete headers['accept-encoding'];
     const out = http.request({ hostname, port, path: asked(request.url.slice(prefix.length)), method: request.method, headers }, (answer) => {
+      if (isWhole && isStream) { answer.resume(); return; }
       if (isChanged) delete answer.headers['content-length'];
       response.writeHead(answer.statusCode, answer.headers);
       response.flushHeaders();

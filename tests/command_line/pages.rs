@@ -25,7 +25,8 @@ This page is written by a test from the table of routes in `src/api/` and from `
 
 /// The description's operation for a route.
 fn operation<'description>(description: &'description Value, method: &str, path: &str) -> &'description Value {
-    let path = path.replace(":name", "{id}").replace(":id", "{id}");
+    // The description has one name for the last part of a path, whatever it is of.
+    let path = path.split_once("/:").map_or_else(|| path.to_owned(), |(start, _)| format!("{start}/{{id}}"));
     &description["paths"][&path][method.to_lowercase()]
 }
 

@@ -100,6 +100,8 @@ pub struct Plan {
     pub handed: Vec<Handed>,
     /// Whose tokens and policies count; `None`: nobody is asked for any.
     pub access: Option<acl::Settings>,
+    /// Whether SIGHUP has files read anew; otherwise it ends the process, as it should what belongs to a terminal.
+    pub rereads_on_hangup: bool,
     /// What the API is told.
     pub api: api::Settings,
 }
@@ -121,6 +123,7 @@ impl Plan {
             max_connections_per_client: 0,
             handed: Vec::new(),
             access: None,
+            rereads_on_hangup: false,
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
@@ -162,6 +165,7 @@ impl Plan {
             policy_directory: access.policy_directory.clone(),
             tokens_file: access.tokens_file.clone(),
         });
+        plan.rereads_on_hangup = true;
         plan.api.is_metrics_open = config.access.as_ref().is_some_and(|access| access.is_metrics_open);
         plan.api.region.clone_from(&config.region);
         plan.api.allowed_hosts.clone_from(&config.allowed_hosts);
@@ -205,8 +209,10 @@ pub struct Gateway {
     commands: Commands,
     sockets: Sockets,
     reports: mpsc::Sender<Report>,
-    /// With what tells it to read its files anew; `None`: nobody is asked for a token.
-    access: Option<(Access, Signal)>,
+    /// `None`: nobody is asked for a token.
+    access: Option<Access>,
+    /// What has files read anew, whatever else there is to read.
+    hangup: Option<Signal>,
 }
 
 impl Gateway {
@@ -216,6 +222,9 @@ impl Gateway {
     /// A state directory, an address or a policy that cannot be used.
     pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
+        // Before anything that takes time: whoever reloads a service that starts does not mean to end it.
+        let hangup = plan.rereads_on_hangup.then(|| signal(SignalKind::hangup())).transpose();
+        let hangup = hangup.map_err(AppError::Signals)?;
         // Addresses first: whoever cannot serve must not touch the state of the one that does.
         let connections = Connections::at_most(plan.max_connections_per_client);
         let mut listeners = Vec::new();
@@ -225,10 +234,7 @@ impl Gateway {
         for endpoint in &plan.endpoints {
             listeners.push(Listener::bind(endpoint).await?.limited_by(&connections));
         }
-        let access = match plan.access.clone() {
-            Some(settings) => Some((Access::load(settings)?, signal(SignalKind::hangup()).map_err(AppError::Signals)?)),
-            None => None,
-        };
+        let access = plan.access.clone().map(Access::load).transpose()?;
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
         let (store, loaded) = open(&plan.keep, &settings)?;
         info!(
@@ -245,6 +251,7 @@ impl Gateway {
         let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
             access,
+            hangup,
             plan,
             former,
             listeners,
@@ -279,7 +286,19 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports, access } = self;
+        let Self {
+            mut plan,
+            former,
+            listeners,
+            publisher,
+            reader,
+            history,
+            commands,
+            sockets,
+            reports,
+            access,
+            hangup,
+        } = self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
         plan.api.address = tcp.unwrap_or_default().to_owned();
         if plan.api.allowed_hosts.is_empty() {
@@ -303,15 +322,15 @@ impl Gateway {
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
         let mut state = state.with_commands(commands);
-        if let Some((access, hangup)) = access {
-            let following = access.clone().follow(hangup);
-            let stop = stop.clone();
-            parts.spawn(async move {
-                // Until then it never ends.
-                let _ = stop.run_until_cancelled_owned(following).await;
-            });
-            state = state.with_access(access);
+        if let Some(access) = &access {
+            state = state.with_access(access.clone());
         }
+        let rereading = reread(access, hangup);
+        let until = stop.clone();
+        parts.spawn(async move {
+            // Until then it never ends.
+            let _ = until.run_until_cancelled_owned(rereading).await;
+        });
         let api = Api::new(state);
         for listener in listeners {
             info!(address = listener.address(), "serving");
@@ -385,6 +404,19 @@ impl Gateway {
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Reads anew what can be read anew: at each signal, and whenever a file has changed.
+async fn reread(access: Option<Access>, hangup: Option<Signal>) {
+    match (access, hangup) {
+        (Some(access), hangup) => access.follow(hangup).await,
+        (None, Some(mut hangup)) => {
+            while hangup.recv().await.is_some() {
+                info!("SIGHUP: there is no file that is read anew; flags, variables and --config need a restart");
+            }
+        }
+        (None, None) => {}
     }
 }
 

@@ -221,12 +221,12 @@ impl Access {
         }
     }
 
-    /// Reads anew when a file has become another one, and at each signal.
-    pub async fn follow(self, mut told: Signal) {
+    /// Reads anew when a file has become another one, and at each signal, if there is one.
+    pub async fn follow(self, mut told: Option<Signal>) {
         let mut seen = self.0.first.clone();
         loop {
             let is_told = tokio::select! {
-                _ = told.recv() => true,
+                () = signalled(&mut told) => true,
                 () = tokio::time::sleep(LOOK) => false,
             };
             let mut now = self.stamp().await;
@@ -259,6 +259,17 @@ impl Access {
     async fn stamp(&self) -> Vec<Stamp> {
         let settings = self.0.settings.clone();
         tokio::task::spawn_blocking(move || stamp(&settings)).await.unwrap_or_default()
+    }
+}
+
+async fn signalled(told: &mut Option<Signal>) {
+    let is_signal = match told {
+        Some(told) => told.recv().await.is_some(),
+        None => false,
+    };
+    if !is_signal {
+        // Nobody will ever say anything.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -499,7 +510,7 @@ mod tests {
         let files = Files::new();
         let access = Access::load(files.settings()).expect("loaded");
         let told = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).expect("a signal");
-        let follows = tokio::spawn(access.clone().follow(told));
+        let follows = tokio::spawn(access.clone().follow(Some(told)));
         files.write("anonymous.hcl", "plugin { policy = \"read\" }");
         for round in 0.. {
             if access.resolve(None, NOW).expect("anybody").rights.may_read_plugins() {

@@ -11,7 +11,7 @@ use super::right::Visitor;
 use super::route::Target;
 use super::wire::{cluster as wire, json};
 use super::{State, json_response, plugins};
-use crate::acl::Denial;
+use crate::acl::{Denial, Secret};
 use crate::domain::time::Index;
 
 /// Answers at once.
@@ -21,6 +21,7 @@ pub(super) fn answer(
     rest: &[u8],
     query: &Query<'_>,
     visitor: &Visitor,
+    secret: Option<&Secret>,
 ) -> Result<Response<Content>, ApiError> {
     let settings = &state.settings;
     let (meta, body) = match target {
@@ -54,7 +55,10 @@ pub(super) fn answer(
             let body = match visitor {
                 Visitor::Anybody => json::compact(&wire::Token::without_acls()),
                 Visitor::Known(asker) => match &asker.token {
-                    Some(token) => json::compact(&wire::Token::of(token)),
+                    Some(token) => {
+                        let secret = secret.map(Secret::reveal).unwrap_or_default();
+                        json::compact(&wire::Token::of(token, &secret))
+                    }
                     None => json::compact(&wire::Token::anonymous()),
                 },
                 // The one place that says of a token that it was one.

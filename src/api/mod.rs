@@ -43,7 +43,7 @@ use axum::http::{Method, Response, StatusCode, Uri};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::acl::Access;
+use crate::acl::{Access, Secret};
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
 use crate::registry::allocations::Allocations;
@@ -237,10 +237,14 @@ impl Api {
         let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
         let coding = Coding::asked_for(&parts.headers);
         let visitor = Visitor::of(state.access.as_ref(), &parts.headers);
+        let resolved = route::resolve(&parts.method, &parts.uri);
+        // Kept for the one route that tells whoever knows it.
+        let secret = matches!(resolved, Resolved::Route(Target::TokenSelf, _))
+            .then(|| right::secret(&parts.headers).map(Box::new));
         let (method, uri) = (parts.method, parts.uri);
         drop(parts.headers);
         drop(parts.extensions);
-        let (target, rest) = match route::resolve(&method, &uri) {
+        let (target, rest) = match resolved {
             Resolved::Route(target, rest) => (target, rest),
             Resolved::Redirect(location) => return finish(redirect(&method, &location), coding),
             Resolved::Nothing => return finish(ApiError::NoSuchRoute.into_response(), coding),
@@ -254,8 +258,8 @@ impl Api {
             }
             Resolved::Server => return Response::default(),
         };
-        let mut answering =
-            std::pin::pin!(serve(&state, Asking { method, uri, visitor, caller, body, coding }, target, rest));
+        let asking = Asking { method, uri, visitor, secret: secret.flatten(), caller, body, coding };
+        let mut answering = std::pin::pin!(serve(&state, asking, target, rest));
         let caught =
             std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
                 Ok(poll) => poll.map(Ok),
@@ -275,6 +279,8 @@ struct Asking {
     method: Method,
     uri: Uri,
     visitor: Visitor,
+    /// What was shown, for whoever asks about that.
+    secret: Option<Box<Secret>>,
     /// `None`: it changes nothing, so nobody asks who it is.
     caller: Option<Caller>,
     /// `None`: it is not one that is read.
@@ -288,7 +294,7 @@ async fn serve(
     target: Target,
     rest: Vec<u8>,
 ) -> Result<Response<Content>, ApiError> {
-    let Asking { method, uri, visitor, caller, body, coding } = asking;
+    let Asking { method, uri, visitor, secret, caller, body, coding } = asking;
     let right = target.right(&method);
     match target {
         Target::Live | Target::Ready | Target::Metrics => {
@@ -353,7 +359,9 @@ async fn serve(
         | Target::Namespaces
         | Target::TokenSelf
         | Target::Policy
-        | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor),
+        | Target::License => {
+            cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor, secret.as_deref())
+        }
         Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
             Err(ApiError::NoSuchRoute)
         }

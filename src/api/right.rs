@@ -13,7 +13,7 @@ use tracing::info;
 use super::State;
 use super::error::ApiError;
 use super::route::{self, Target};
-use crate::acl::{Access, Asker, Changes, Denial};
+use crate::acl::{Access, Asker, Changes, Denial, Secret};
 use crate::domain::time::Timestamp;
 
 /// What a request needs.
@@ -274,6 +274,11 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     let scheme = words.next()?;
     let token = words.find(|word| !word.is_empty())?;
     scheme.eq_ignore_ascii_case(b"bearer").then_some(token)
+}
+
+/// The secret that a request shows, if it could be one.
+pub(super) fn secret(headers: &HeaderMap) -> Option<Secret> {
+    shown(headers).and_then(Secret::parse)
 }
 
 /// Watches over an answer that goes on.

@@ -132,6 +132,24 @@ async fn the_file_that_a_problem_is_in_stands_under_v1_gateway_until_it_is_well(
 }
 
 #[tokio::test]
+async fn sighup_ends_no_gateway_whether_it_has_files_to_read_anew_or_not() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let socket = format!("--csi-plugins-dir={}", folder.path().display());
+    let state = format!("--state-dir={}", folder.path().join("state").display());
+    let log = folder.path().join("log");
+    let serving = Serving::start(&["serve", "--http-endpoint=127.0.0.1:0", &socket, &state], &log).await;
+    for round in 1..=3 {
+        signal(&serving.child, Signal::HUP);
+        until("it says that there is nothing to read", async || {
+            let log = std::fs::read_to_string(&log).expect("a log");
+            if log.matches("SIGHUP: there is no file").count() >= round { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+    assert_eq!(ask(&serving, "GET", LIST, &[], "").await.0, 200);
+}
+
+#[tokio::test]
 async fn only_a_manager_forgets() {
     let files = Files::new();
     files.policy("readers", "plugin { policy = \"read\" }");
@@ -176,8 +194,7 @@ async fn no_secret_stands_in_any_log_file_error_metric_or_argument() {
     until_it_gets(&serving, LIST, &reader, 200).await;
 
     let mut told = String::new();
-    let paths =
-        [LIST, "/v1/plugin/csi/nfs", "/v1/gateway", "/v1/gateway/history", "/metrics", "/v1/acl/token/self", "/x"];
+    let paths = [LIST, "/v1/plugin/csi/nfs", "/v1/gateway", "/v1/gateway/history", "/metrics", "/x"];
     for secret in secrets {
         let bearer = format!("Bearer {secret}");
         let basic = format!("Basic {secret}");
@@ -188,6 +205,9 @@ async fn no_secret_stands_in_any_log_file_error_metric_or_argument() {
                 told.push_str(&ask(&serving, "GET", path, &[(name, value)], "").await.1);
             }
         }
+        // The one answer that holds a secret is for who has just shown it.
+        let own = ask(&serving, "GET", "/v1/acl/token/self", &[("X-Nomad-Token", secret)], "").await;
+        assert_eq!(own.1.contains(secret.as_str()), own.0 == 200, "{}", own.0);
         // Where it does not belong: what repeats it is told to nobody but the one who said it.
         for path in [
             format!("{LIST}&token={secret}"),

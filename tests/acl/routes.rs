@@ -279,7 +279,7 @@ async fn case_86_the_token_itself() {
     assert_eq!(own["Name"], "RW");
     assert_eq!(own["Type"], "client");
     assert_eq!(own["Policies"], json!(["rw-0", "rw-1"]));
-    assert_eq!(own["SecretID"], "", "it is not known here");
+    assert_eq!(own["SecretID"], b.secret("RW"), "whoever asks has shown it");
     assert_eq!(own["ExpirationTime"], Value::Null);
     assert_eq!(b.get("MGMT", target).await.json()["Type"], "management");
     assert_eq!(own.as_object().expect("an object").len(), off.json().as_object().expect("an object").len());

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::acl::{self, Access, AclError};
+use crate::acl::{self, Access, AclError, KeySource};
 use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, Api, ReadShape};
@@ -164,6 +164,8 @@ impl Plan {
         plan.access = config.access.as_ref().map(|access| acl::Settings {
             policy_directory: access.policy_directory.clone(),
             tokens_file: access.tokens_file.clone(),
+            keys: access.keys.as_deref().map(KeySource::of),
+            audiences: access.audiences.clone(),
         });
         plan.rereads_on_hangup = true;
         plan.api.is_metrics_open = config.access.as_ref().is_some_and(|access| access.is_metrics_open);
@@ -410,7 +412,9 @@ impl std::fmt::Debug for Gateway {
 /// Reads anew what can be read anew: at each signal, and whenever a file has changed.
 async fn reread(access: Option<Access>, hangup: Option<Signal>) {
     match (access, hangup) {
-        (Some(access), hangup) => access.follow(hangup).await,
+        (Some(access), hangup) => {
+            tokio::join!(access.clone().follow(hangup), access.follow_keys());
+        }
         (None, Some(mut hangup)) => {
             while hangup.recv().await.is_some() {
                 info!("SIGHUP: there is no file that is read anew; flags, variables and --config need a restart");

@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "acl/identity.rs"]
+mod identity;
 #[path = "acl/process.rs"]
 mod process;
 #[path = "acl/routes.rs"]

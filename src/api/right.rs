@@ -216,9 +216,9 @@ impl Visitor {
     /// A refusal, logged.
     pub(super) fn refused(&self, state: &State, target: Target, right: Right) -> ApiError {
         let (accessor, why) = match self {
-            Self::Nobody(denial) => ("none", denial.as_str()),
+            Self::Nobody(denial) => ("none".to_owned(), denial.as_str()),
             Self::Known(asker) => (asker.accessor(), "no policy allows it"),
-            Self::Anybody => ("none", "ACLs are off"),
+            Self::Anybody => ("none".to_owned(), "ACLs are off"),
         };
         if let Some(silent) = state.refusals.may_tell(Instant::now()) {
             // The route as the table has it: what a client wrote may hold a secret.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::identity::{Signer, claims};
 use super::routes::Files;
 use super::support::process::{Serving, gateway, run, signal, until};
 
@@ -100,7 +101,10 @@ async fn a_newcomer_turns_them_on_makes_a_token_changes_a_policy_and_revokes_the
     until_it_gets(&serving, "/v1/gateway", &manager, 200).await;
     let (_, body) = get(&serving, "/v1/gateway", &manager).await;
     let standing: Value = serde_json::from_str(&body).expect("JSON");
-    assert_eq!(standing["ACL"], serde_json::json!({"Enabled": true, "Policies": 1, "Problem": "", "Tokens": 2}));
+    assert_eq!(
+        standing["ACL"],
+        serde_json::json!({"Enabled": true, "Keys": 0, "Policies": 1, "Problem": "", "Tokens": 2})
+    );
 
     let listed = files.command(&["token", "list"]);
     let row = listed.lines().find(|line| line.starts_with("terraform")).expect(&listed);
@@ -189,9 +193,17 @@ async fn no_secret_stands_in_any_log_file_error_metric_or_argument() {
     let gone = files.token(&["--policy=readers", "--ttl=1ns"]);
     let unknown = "0badc0de-1111-4222-8333-444444444444".to_owned();
     let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzM2NyM3QifQ.c2lnbmF0dXJlLTVlYzIz".to_owned();
-    let secrets = [&reader, &manager, &gone, &unknown, &jwt];
-    let serving = serving(&files, &["-v=5"]).await;
+    let signer = Signer::new();
+    std::fs::write(files.keys(), signer.keys("ed", "rsa").to_string()).expect("written");
+    std::fs::write(files.policies().join("readers.job.hcl"), "namespace = \"default\"").expect("written");
+    let identity = signer.identity(&claims("default", "web", "api", "server"));
+    let secrets = [&reader, &manager, &gone, &unknown, &jwt, &identity];
+    let keys = format!("--acl-jwks={}", files.keys().display());
+    let serving = serving(&files, &["-v=5", &keys]).await;
     until_it_gets(&serving, LIST, &reader, 200).await;
+    until_it_gets(&serving, LIST, &identity, 200).await;
+    // The signature alone would be enough to make the token again.
+    let signature = identity.rsplit('.').next().expect("three parts").to_owned();
 
     let mut told = String::new();
     let paths = [LIST, "/v1/plugin/csi/nfs", "/v1/gateway", "/v1/gateway/history", "/metrics", "/x"];
@@ -273,7 +285,7 @@ async fn no_secret_stands_in_any_log_file_error_metric_or_argument() {
     collect(files.folder.path(), &mut places);
     assert!(places.iter().any(|(name, _)| name.ends_with("/log")) && places.len() > 6, "{}", places.len());
     for (place, bytes) in &places {
-        for secret in secrets {
+        for secret in secrets.into_iter().chain([&signature]) {
             for part in [secret.clone(), secret.to_uppercase(), secret.replace('-', "")] {
                 let is_there = bytes.windows(part.len()).any(|window| window == part.as_bytes());
                 assert!(!is_there, "{place} holds a secret");
@@ -313,6 +325,10 @@ async fn what_is_wrong_with_an_invocation_is_said_and_nothing_is_left_open_by_mi
         (&["serve", "--acl-enabled"], "--acl-enabled needs --acl-tokens-file"),
         (&["serve", "--acl-policy-dir=x"], "do nothing without --acl-enabled"),
         (&["serve", "--acl-enabled", "--acl-policy-dir=x", "--acl-metrics=closed"], "--acl-metrics"),
+        (&["serve", "--acl-enabled", "--acl-tokens-file=x", "--acl-jwks=y"], "--acl-jwks needs --acl-policy-dir"),
+        (&["serve", "--acl-jwks=y"], "do nothing without --acl-enabled"),
+        (&["serve", "--acl-enabled", "--acl-policy-dir=x", "--acl-jwks=ftp://a/b"], "http://HOST:PORT/.well-known"),
+        (&["serve", "--acl-enabled", "--acl-policy-dir=x", "--acl-jwks=http://me:s3cret@a/b"], "http://HOST:PORT"),
     ] {
         let err = refused(arguments).await;
         assert!(err.contains(said), "{arguments:?}: {err}");

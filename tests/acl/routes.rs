@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use csi_gateway::acl::{Access, Policy, Settings};
+use csi_gateway::acl::{Access, KeySource, Policy, Settings};
 use csi_gateway::api;
 use csi_gateway::domain::id::Role;
 use csi_gateway::domain::record::{Owner, Record};
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::identity::{Signer, claims};
 use super::support::client::{
     Answer, Lines, NO_META, assert_empty_ok, assert_not_found, assert_text, ids, meanwhile, send,
 };
@@ -40,6 +41,10 @@ impl Files {
         self.folder.path().join("tokens.json")
     }
 
+    pub(super) fn keys(&self) -> PathBuf {
+        self.folder.path().join("jwks.json")
+    }
+
     pub(super) fn policy(&self, name: &str, text: &str) {
         let file = self.policies().join(format!("{name}.hcl"));
         std::fs::write(&file, text).expect("written");
@@ -61,8 +66,14 @@ impl Files {
     }
 
     pub(super) fn access(&self) -> Access {
-        Access::load(Settings { policy_directory: Some(self.policies()), tokens_file: Some(self.tokens()) })
-            .expect("files without an error")
+        let keys = self.keys();
+        Access::load(Settings {
+            policy_directory: Some(self.policies()),
+            tokens_file: Some(self.tokens()),
+            keys: keys.is_file().then_some(KeySource::File(keys)),
+            audiences: vec!["nomadproject.io".to_owned()],
+        })
+        .expect("files without an error")
     }
 }
 
@@ -119,6 +130,11 @@ impl ServerB {
         tokens.push(("EXP", files.token(&["--policy=read-0", "--ttl=1ns"])));
         tokens.push(("unknown", UNKNOWN.to_owned()));
         tokens.push(("garbage", GARBAGE.to_owned()));
+        // A workload whose job has the policy of READ.
+        let signer = Signer::new();
+        std::fs::write(files.keys(), signer.keys("ed", "rsa").to_string()).expect("written");
+        std::fs::write(files.policies().join("read-0.job.hcl"), "namespace = \"default\"").expect("written");
+        tokens.push(("WORKLOAD", signer.identity(&claims("default", "web", "api", "server"))));
         let access = files.access();
         let fixture = Fixture::conformance_for(api::Settings::default(), Some(access.clone())).with_allocations();
         Self { fixture, files, access, tokens }
@@ -273,7 +289,9 @@ async fn case_86_the_token_itself() {
     assert_eq!(anonymous.json()["AccessorID"], "anonymous", "86");
     assert_eq!(anonymous.json()["Policies"], json!(["anonymous"]), "86");
     assert_denied("86", &b.get("unknown", target).await);
-    assert_denied("86", &b.get("garbage", target).await);
+    let garbage = b.get("garbage", target).await;
+    assert_eq!(garbage.status, 500, "86");
+    assert!(garbage.body.starts_with("failed to parse signed token: "), "86: {}", garbage.body);
     assert_text("86", &b.get("EXP", target).await, 500, "ACL token expired");
     let own = b.get("RW", target).await.json();
     assert_eq!(own["Name"], "RW");
@@ -404,23 +422,23 @@ async fn what_a_running_nomad_answered_is_what_we_answer() {
 }
 
 /// Statuses of a route for the askers of [`ASKERS`], in their order.
-struct RouteRow(&'static str, &'static str, &'static str, [u16; 12]);
+struct RouteRow(&'static str, &'static str, &'static str, [u16; 13]);
 
-const ASKERS: [&str; 12] =
-    ["", "garbage", "unknown", "EXP", "NONE", "WRITE", "LIST", "READ", "AGENT", "NODE", "JOBS", "MGMT"];
+const ASKERS: [&str; 13] =
+    ["", "garbage", "unknown", "EXP", "NONE", "WRITE", "LIST", "READ", "AGENT", "NODE", "JOBS", "MGMT", "WORKLOAD"];
 
-const OPEN: [u16; 12] = [200; 12];
-const PLUGIN_READ: [u16; 12] = [403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 403, 200];
+const OPEN: [u16; 13] = [200; 13];
+const PLUGIN_READ: [u16; 13] = [403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 403, 200, 200];
 
 /// Every route; the second path is one of it that can be asked for.
 const ROUTES: &[RouteRow] = &[
-    RouteRow("GET", "/v1/plugins", LIST, [403, 403, 403, 403, 403, 403, 200, 200, 403, 403, 403, 200]),
+    RouteRow("GET", "/v1/plugins", LIST, [403, 403, 403, 403, 403, 403, 200, 200, 403, 403, 403, 200, 200]),
     RouteRow("GET", "/v1/plugin/csi/:id", "/v1/plugin/csi/nfs", PLUGIN_READ),
     RouteRow("GET", "/v1/gateway", "/v1/gateway", PLUGIN_READ),
     RouteRow("GET", "/v1/gateway/plugins", "/v1/gateway/plugins", PLUGIN_READ),
     RouteRow("GET", "/v1/gateway/plugin/:id", "/v1/gateway/plugin/nfs", PLUGIN_READ),
     // The fixture takes no commands; `only_a_manager_forgets` asks a gateway that does.
-    RouteRow("DELETE", "/v1/gateway/plugin/:id", "/v1/gateway/plugin/nfs", [405; 12]),
+    RouteRow("DELETE", "/v1/gateway/plugin/:id", "/v1/gateway/plugin/nfs", [405; 13]),
     RouteRow("GET", "/v1/gateway/hosts", "/v1/gateway/hosts", PLUGIN_READ),
     RouteRow("GET", "/v1/gateway/sockets", "/v1/gateway/sockets", PLUGIN_READ),
     RouteRow("GET", "/v1/gateway/history", "/v1/gateway/history", PLUGIN_READ),
@@ -429,45 +447,55 @@ const ROUTES: &[RouteRow] = &[
         "GET",
         "/v1/event/stream",
         "/v1/event/stream?topic=CSIPlugin",
-        [403, 403, 403, 403, 403, 403, 403, 403, 403, 403, 200, 200],
+        [403, 403, 403, 403, 403, 403, 403, 403, 403, 403, 200, 200, 403],
     ),
-    RouteRow("PUT", "/v1/search", "/v1/search", [403, 403, 403, 403, 403, 403, 200, 200, 403, 403, 403, 200]),
+    RouteRow("PUT", "/v1/search", "/v1/search", [403, 403, 403, 403, 403, 403, 200, 200, 403, 403, 403, 200, 200]),
     RouteRow(
         "PUT",
         "/v1/search/fuzzy",
         "/v1/search/fuzzy",
-        [403, 403, 403, 403, 403, 403, 200, 200, 403, 403, 403, 200],
+        [403, 403, 403, 403, 403, 403, 200, 200, 403, 403, 403, 200, 200],
     ),
     RouteRow("GET", "/v1/status/leader", "/v1/status/leader", OPEN),
     RouteRow("GET", "/v1/status/peers", "/v1/status/peers", OPEN),
     RouteRow("GET", "/v1/regions", "/v1/regions", OPEN),
     RouteRow("GET", "/v1/agent/health", "/v1/agent/health", OPEN),
-    RouteRow("GET", "/v1/agent/self", "/v1/agent/self", [403, 403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 200]),
     RouteRow(
         "GET",
-        "/v1/agent/members",
-        "/v1/agent/members",
-        [403, 403, 403, 403, 403, 403, 403, 403, 403, 200, 403, 200],
+        "/v1/agent/self",
+        "/v1/agent/self",
+        [403, 403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 200, 403],
     ),
-    RouteRow("GET", "/v1/namespaces", "/v1/namespaces", [200, 403, 403, 403, 200, 200, 200, 200, 200, 200, 200, 200]),
+    RouteRow(
+        "GET",
+        "/v1/agent/members",
+        "/v1/agent/members",
+        [403, 403, 403, 403, 403, 403, 403, 403, 403, 200, 403, 200, 403],
+    ),
+    RouteRow(
+        "GET",
+        "/v1/namespaces",
+        "/v1/namespaces",
+        [200, 403, 403, 403, 200, 200, 200, 200, 200, 200, 200, 200, 200],
+    ),
     RouteRow(
         "GET",
         "/v1/acl/token/self",
         "/v1/acl/token/self",
-        [200, 403, 403, 500, 200, 200, 200, 200, 200, 200, 200, 200],
+        [200, 500, 403, 500, 200, 200, 200, 200, 200, 200, 200, 200, 404],
     ),
     RouteRow(
         "GET",
         "/v1/acl/policy/:name",
         "/v1/acl/policy/read-0",
-        [403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 403, 200],
+        [403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 403, 200, 200],
     ),
-    RouteRow("GET", "/v1/operator/license", "/v1/operator/license", [204; 12]),
+    RouteRow("GET", "/v1/operator/license", "/v1/operator/license", [204; 13]),
     RouteRow("GET", "/openapi.json", "/openapi.json", OPEN),
     RouteRow("GET", "/livez", "/livez", OPEN),
     RouteRow("GET", "/healthz", "/healthz", OPEN),
     RouteRow("GET", "/readyz", "/readyz", OPEN),
-    RouteRow("GET", "/metrics", "/metrics", [403, 403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 200]),
+    RouteRow("GET", "/metrics", "/metrics", [403, 403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 200, 403]),
 ];
 
 async fn status(fixture: &Fixture, method: &str, target: &str, secret: Option<&str>) -> (u16, String) {

@@ -257,7 +257,7 @@ impl Fault {
                 "failed to parse signed token: go-jose/go-jose: compact JWS format must have three parts"
             }
             Self::NoKeyId => "missing key ID header",
-            Self::UnknownKey => "no such key in keyring",
+            Self::UnknownKey => "operation cancelled: no such key in keyring",
             Self::Signature => "invalid signature: go-jose/go-jose: error in cryptographic primitive",
             Self::NotWorkload => "failed to determine claim type",
             Self::Audience => "invalid claims: go-jose/go-jose/jwt: validation failed, invalid audience claim (aud)",

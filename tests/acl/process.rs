@@ -16,7 +16,17 @@ const LIST: &str = "/v1/plugins?type=csi";
 
 /// One request, word by word; status and body.
 async fn ask(serving: &Serving, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
-    let address = serving.address.strip_prefix("http://").expect("TCP");
+    exchange(serving.address.strip_prefix("http://").expect("TCP"), method, target, headers, body).await
+}
+
+/// The same with anybody.
+pub(super) async fn exchange(
+    address: &str,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();

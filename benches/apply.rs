@@ -1,7 +1,7 @@
 //! Instructions of the way from a look at a driver to what a reader gets, among few and among many instances.
 //!
 //! Counted, not timed (callgrind through gungraun), since two shared cores make no steady clock. `scripts/bench-ratio`
-//! runs this and fails where a case among 100,000 costs more than 1.5 times the one among 1,000.
+//! runs this and fails where a case among 100,000 costs more than 1.3 times the one among 1,000.
 
 // The macros of gungraun write items that cannot carry a doc comment.
 #![allow(missing_docs, unreachable_pub, reason = "written by gungraun's macros")]

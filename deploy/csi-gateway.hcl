@@ -41,6 +41,26 @@ timeout = "5s"
 # Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated
 http_endpoint = ["127.0.0.1:4649"]
 
+# PEM file of the certificate to show, and those between it and its authority: over TCP only TLS is spoken
+# then. Files of TLS are read anew when they change
+# tls_cert_file = "FILE"
+
+# PEM file of its private key
+# tls_key_file = "FILE"
+
+# PEM file of the authorities that may have signed clients' certificates
+# tls_client_ca_file = "FILE"
+
+# Whether clients have to show a certificate: none, optional or required; default: required with
+# --tls-client-ca-file, else none
+# tls_client_auth = "WHO"
+
+# Who may connect to unix sockets of --http-endpoint, in octal: 0660; default: as the umask says
+# socket_mode = "MODE"
+
+# Whose those sockets are, names or numbers: USER, USER:GROUP or :GROUP; default: whoever runs this
+# socket_owner = "USER:GROUP"
+
 # Connections of one client address, over TCP; 0: as many as it likes
 max_conns_per_client = 100
 

@@ -25,7 +25,8 @@ use crate::discovery::directory::Directories;
 use crate::discovery::{self, Discovery, Kind, fixed, places};
 use crate::domain::expected::DeclaredCounts;
 use crate::domain::id::{HostId, InstanceKey, PluginId};
-use crate::domain::socket::WantedSocket;
+use crate::domain::socket::{SocketFile, WantedSocket};
+use crate::domain::trust::ClientAuth;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
 use crate::registry::commands::Commands;
@@ -38,6 +39,8 @@ use crate::registry::sockets::Sockets;
 use crate::store::{self, Store, StoreError};
 use crate::systemd::{self, Handed};
 use crate::telemetry::Chain;
+use crate::tls::server::Tls;
+use crate::tls::{self, TlsError};
 
 /// Why the gateway cannot start, or did not end well.
 #[derive(Debug, Error)]
@@ -48,6 +51,9 @@ pub enum AppError {
     /// A socket that was bound for us is of no use.
     #[error("cannot serve at a socket that was handed over")]
     Handed(#[source] io::Error),
+    /// Certificates or keys that cannot be used.
+    #[error("cannot speak TLS")]
+    Tls(#[from] TlsError),
     /// Policies or tokens that cannot be used.
     #[error("cannot tell who may what")]
     Acl(#[from] AclError),
@@ -94,6 +100,10 @@ pub struct Plan {
     pub declared: BTreeMap<PluginId, DeclaredCounts>,
     /// Where to serve.
     pub endpoints: Vec<String>,
+    /// Whose unix sockets among them are.
+    pub socket: SocketFile,
+    /// Files of TLS, which is spoken over TCP then.
+    pub tls: Option<tls::server::Settings>,
     /// Connections of one client address; zero: as many as it likes.
     pub max_connections_per_client: u32,
     /// Sockets that are bound already, to serve at, too.
@@ -120,6 +130,8 @@ impl Plan {
             fingerprint: fingerprint::Settings::default(),
             declared: BTreeMap::new(),
             endpoints,
+            socket: SocketFile::default(),
+            tls: None,
             max_connections_per_client: 0,
             handed: Vec::new(),
             access: None,
@@ -158,6 +170,13 @@ impl Plan {
         plan.discovery = searched;
         plan.history = config.history;
         plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
+        plan.socket.clone_from(&config.socket);
+        plan.tls = config.tls.as_ref().map(|tls| tls::server::Settings {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            authorities: tls.authorities.clone(),
+            client_auth: tls.client_auth,
+        });
         plan.max_connections_per_client = config.max_connections_per_client;
         plan.fingerprint.poll_interval = config.poll_interval;
         plan.fingerprint.limits = Limits::new(config.probe_timeout, config.timeout);
@@ -215,6 +234,8 @@ pub struct Gateway {
     access: Option<Access>,
     /// What has files read anew, whatever else there is to read.
     hangup: Option<Signal>,
+    /// With what tells it to read its files anew; `None`: plain HTTP is spoken.
+    tls: Option<(Tls, Signal)>,
 }
 
 impl Gateway {
@@ -225,16 +246,23 @@ impl Gateway {
     pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
         // Before anything that takes time: whoever reloads a service that starts does not mean to end it.
-        let hangup = plan.rereads_on_hangup.then(|| signal(SignalKind::hangup())).transpose();
-        let hangup = hangup.map_err(AppError::Signals)?;
+        let signalled = || signal(SignalKind::hangup()).map_err(AppError::Signals);
+        let hangup = plan.rereads_on_hangup.then(signalled).transpose()?;
+        let tls = match plan.tls.take() {
+            Some(settings) => Some((Tls::load(settings)?, signalled()?)),
+            None => None,
+        };
+        let spoken = tls.as_ref().map(|(tls, _)| tls);
         // Addresses first: whoever cannot serve must not touch the state of the one that does.
         let connections = Connections::at_most(plan.max_connections_per_client);
         let mut listeners = Vec::new();
         for handed in plan.handed.drain(..) {
-            listeners.push(Listener::handed(handed).map_err(AppError::Handed)?.limited_by(&connections));
+            let listener = Listener::handed(handed).map_err(AppError::Handed)?;
+            listeners.push(listener.limited_by(&connections).speaking(spoken));
         }
         for endpoint in &plan.endpoints {
-            listeners.push(Listener::bind(endpoint).await?.limited_by(&connections));
+            let listener = Listener::bind_as(endpoint, &plan.socket).await?;
+            listeners.push(listener.limited_by(&connections).speaking(spoken));
         }
         let access = plan.access.clone().map(Access::load).transpose()?;
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
@@ -254,6 +282,7 @@ impl Gateway {
         Ok(Self {
             access,
             hangup,
+            tls,
             plan,
             former,
             listeners,
@@ -269,6 +298,11 @@ impl Gateway {
     /// Where it serves: `HOST:PORT` or `unix:///PATH`.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().map(Listener::address)
+    }
+
+    /// The same as `curl` takes them.
+    pub fn urls(&self) -> impl Iterator<Item = String> {
+        self.listeners.iter().map(Listener::url)
     }
 
     /// The catalog.
@@ -300,6 +334,7 @@ impl Gateway {
             reports,
             access,
             hangup,
+            tls,
         } = self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
         plan.api.address = tcp.unwrap_or_default().to_owned();
@@ -308,6 +343,7 @@ impl Gateway {
             let asked = plan.endpoints.iter().map(String::as_str);
             plan.api.allowed_hosts = api::names_of(asked.chain(listeners.iter().map(Listener::address)));
         }
+        warn_of_open_doors(&listeners, access.is_some(), tls.as_ref().map(|(tls, _)| tls));
         let ends = stop.clone();
         let last = CancellationToken::new();
         let registry = tokio::spawn({
@@ -327,15 +363,24 @@ impl Gateway {
         if let Some(access) = &access {
             state = state.with_access(access.clone());
         }
-        let rereading = reread(access, hangup);
+        let rereading = reread(access, hangup, tls.is_none());
         let until = stop.clone();
         parts.spawn(async move {
             // Until then it never ends.
             let _ = until.run_until_cancelled_owned(rereading).await;
         });
+        if let Some((tls, hangup)) = tls {
+            let following = tls.clone().follow(hangup);
+            let stop = stop.clone();
+            parts.spawn(async move {
+                // Until then it never ends.
+                let _ = stop.run_until_cancelled_owned(following).await;
+            });
+            state = state.with_tls(tls);
+        }
         let api = Api::new(state);
         for listener in listeners {
-            info!(address = listener.address(), "serving");
+            info!(address = listener.url(), "serving");
             parts.spawn(api::server::serve(listener, api.clone(), stop.clone()));
         }
         let is_scanned = reader.clone();
@@ -410,17 +455,34 @@ impl std::fmt::Debug for Gateway {
 }
 
 /// Reads anew what can be read anew: at each signal, and whenever a file has changed.
-async fn reread(access: Option<Access>, hangup: Option<Signal>) {
+/// `is_alone`: nobody else does so.
+async fn reread(access: Option<Access>, hangup: Option<Signal>, is_alone: bool) {
     match (access, hangup) {
         (Some(access), hangup) => {
             tokio::join!(access.clone().follow(hangup), access.follow_keys());
         }
-        (None, Some(mut hangup)) => {
+        (None, Some(mut hangup)) if is_alone => {
             while hangup.recv().await.is_some() {
                 info!("SIGHUP: there is no file that is read anew; flags, variables and --config need a restart");
             }
         }
-        (None, None) => {}
+        (None, _) => {}
+    }
+}
+
+/// Says once where everybody may come in, and how that is closed.
+fn warn_of_open_doors(listeners: &[Listener], has_access: bool, tls: Option<&Tls>) {
+    let knows_clients = tls.is_some_and(|tls| tls.standing().client_auth == ClientAuth::Required);
+    if has_access || knows_clients {
+        return;
+    }
+    let open: Vec<String> = listeners.iter().filter(|listener| listener.is_exposed()).map(Listener::url).collect();
+    if !open.is_empty() {
+        warn!(
+            addresses = open.join(", "),
+            "whoever can connect from elsewhere may read everything: --acl-enabled has everybody show a token, \
+             --tls-client-ca-file a certificate, and --http-endpoint=127.0.0.1:4649 (or unix:///PATH) keeps others out"
+        );
     }
 }
 

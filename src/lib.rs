@@ -13,19 +13,22 @@
 //! - `acl`: policies, tokens and identities in Nomad's words, and what they allow.
 //! - `api`: HTTP, from handles only.
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown`,
-//!   `systemd`, `telemetry` and `metrics` are leaves.
+//!   `files`, `systemd`, `telemetry` and `metrics` are leaves.
+//! - `tls`, `client`: certificates and streams; HTTP as a client, for commands and whoever asks an orchestrator.
 //! - `commands`, `demo`: the client side; scripted drivers, made fleets.
 
 pub mod acl;
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod client;
 pub mod commands;
 pub mod config;
 pub mod csi;
 pub mod demo;
 pub mod discovery;
 pub mod domain;
+pub mod files;
 pub mod fingerprint;
 pub mod metrics;
 pub mod registry;
@@ -33,4 +36,5 @@ pub mod shutdown;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;

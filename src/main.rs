@@ -93,8 +93,8 @@ async fn serve(config: &Serve, handed: Vec<Handed>, variable: Variables<'_>) -> 
     telemetry::start(config.logging.verbosity, config.logging.is_json);
     let stop = shutdown::on_signal().map_err(AppError::Signals)?;
     let gateway = Gateway::build(Plan::serve(config, variable).with_handed(handed)).await?;
-    for address in gateway.addresses() {
-        say(&format!("listening on {}", commands::url(address)));
+    for url in gateway.urls() {
+        say(&format!("listening on {url}"));
     }
     gateway.run(stop).await
 }

@@ -66,6 +66,23 @@ pub const SOCKETS: Family = gauge(
     "Sockets by the source that knows them and their state: a phase, or `ignored` where no CSI driver answers.",
 );
 
+/// Only where TLS is spoken.
+pub const TLS_CERTIFICATE_EXPIRY: Family = gauge(
+    "csi_gateway_tls_certificate_expiry_timestamp_seconds",
+    "Until when the TLS certificate in force is valid, in seconds since 1970.",
+);
+/// Only where TLS is spoken.
+pub const TLS_FILES_VALID: Family = gauge(
+    "csi_gateway_tls_files_valid",
+    "1 if the files of TLS are those in force and not expired; 0 if they have an error, and the last good ones stay.",
+);
+/// Only where TLS is spoken.
+pub const TLS_FAILED_HANDSHAKES: Family = Family {
+    name: "csi_gateway_tls_failed_handshakes_total",
+    help: "TLS handshakes of clients that came to nothing.",
+    kind: Kind::Counter,
+};
+
 /// Metrics in Prometheus's text format.
 #[derive(Debug, Default)]
 pub struct Exposition {

@@ -17,11 +17,14 @@ const TABLE: &[Row] = &[
     ("telemetry", &[], "a leaf: everybody may name it, so it names nobody"),
     ("metrics", &[], "a leaf: everybody may name it, so it names nobody"),
     ("shutdown", &[], "a leaf: everybody may name it, so it names nobody"),
+    ("files", &[], "a leaf: everybody may name it, so it names nobody"),
     ("systemd", &[], "a leaf: everybody may name it, so it names nobody"),
     ("transport", &[], "a socket knows nothing of what is said over it"),
+    ("tls", &[], "certificates, their files and streams; what is said over them is not its business"),
+    ("client", &["tls"], "one HTTP request at a time; what is asked for, and how often, its callers know"),
     ("store", &[], "keeps records; who makes or reads them is not its business"),
-    ("owner", &[], "says who runs a socket, in domain's words"),
-    ("acl", &[], "policies, tokens and what they allow; which right a route needs is `api`'s"),
+    ("owner", &["client"], "says who runs a socket, in domain's words"),
+    ("acl", &["client"], "policies, tokens and what they allow, keys by HTTP; which right a route needs is `api`'s"),
     ("ui", &[], "static files"),
     ("csi", &["transport"], "one driver behind one socket; when to ask is `fingerprint`'s"),
     (
@@ -43,6 +46,7 @@ const TABLE: &[Row] = &[
             "registry::sockets",
             "registry::commands",
             "fingerprint::prober",
+            "tls",
             "ui",
         ],
         "handles only: a handler never calls a driver or the store",
@@ -62,6 +66,7 @@ const TABLE: &[Row] = &[
             "owner",
             "registry",
             "store",
+            "tls",
             "transport",
             "ui",
         ],
@@ -69,7 +74,7 @@ const TABLE: &[Row] = &[
     ),
     (
         "commands",
-        &["acl", "api::wire", "config", "csi", "discovery"],
+        &["acl", "api::wire", "client", "config", "csi", "discovery"],
         "the client side: speaks HTTP, or CSI for `probe` and `doctor`",
     ),
     (
@@ -81,7 +86,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// Modules that all but `domain` and they themselves may name.
-const LEAVES: &[&str] = &["telemetry", "metrics", "shutdown", "systemd"];
+const LEAVES: &[&str] = &["telemetry", "metrics", "shutdown", "systemd", "files"];
 
 /// Crates that `domain` may use beside std.
 const DOMAIN_CRATES: &[&str] = &["serde", "rpds"];

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::{Request, StatusCode};
 use thiserror::Error;
-use tokio::net::TcpStream;
+
+use crate::client::{Client, HttpError};
+use crate::domain::trust::Trust;
 
 /// From one question to the next; Nomad asks for no less than a quarter of an hour between them, but a key that is new has
 /// to be known before it is used.
@@ -29,7 +28,7 @@ pub(super) const LARGEST: usize = 1 << 20;
 pub enum KeySource {
     /// In a file.
     File(PathBuf),
-    /// At `http://HOST[:PORT]/PATH`.
+    /// At `http://HOST[:PORT]/PATH`, or the same with `https`, by the authorities that the system trusts.
     Address(String),
 }
 
@@ -44,49 +43,28 @@ impl KeySource {
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// The address is none.
-    #[error("the address is not http://HOST:PORT/PATH")]
-    Address,
-    /// Nobody listens there.
-    #[error("cannot connect")]
-    Connect(#[source] std::io::Error),
-    /// It is not HTTP that is spoken there.
-    #[error("cannot ask")]
-    Exchange(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nobody answers.
+    #[error("no answer")]
+    Exchange(#[source] HttpError),
     /// An answer that is none.
     #[error("the answer is {0}")]
-    Status(hyper::StatusCode),
-    /// No answer in time.
-    #[error("no answer within {} s", LIMIT.as_secs())]
-    Timeout,
+    Status(StatusCode),
+    /// More than a set of keys can be.
+    #[error("the answer is longer than {LARGEST} bytes")]
+    TooLarge,
 }
 
-/// Asks an address once. TLS would wrap the stream here.
+/// Asks an address once.
 pub(super) async fn fetch(address: &str) -> Result<Bytes, FetchError> {
-    tokio::time::timeout(LIMIT, exchange(address)).await.unwrap_or(Err(FetchError::Timeout))
-}
-
-async fn exchange(address: &str) -> Result<Bytes, FetchError> {
-    let rest = address.strip_prefix("http://").ok_or(FetchError::Address)?;
-    let (host, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
-    // The last colon of `[::1]` is none of a port.
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let dial = if has_port { host.to_owned() } else { format!("{host}:80") };
-    let failed = |error: hyper::Error| FetchError::Exchange(error.into());
-    let stream = TcpStream::connect(dial).await.map_err(FetchError::Connect)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let driving = tokio::spawn(connection);
-    let request = Request::get(path).header("Host", host).body(Empty::<Bytes>::new());
-    let answered = async {
-        let request = request.map_err(|error| FetchError::Exchange(error.into()))?;
-        let response = sender.send_request(request).await.map_err(failed)?;
-        if !response.status().is_success() {
-            return Err(FetchError::Status(response.status()));
-        }
-        let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(FetchError::Exchange)?;
-        Ok(body.to_bytes())
+    let host = address.find("://").map_or(0, |scheme| scheme + 3);
+    let (server, path) = match address[host..].find('/') {
+        Some(slash) => address.split_at(host + slash),
+        None => (address, "/"),
     };
-    let answer = answered.await;
-    driving.abort();
-    answer
+    let client = Client::new(server, Trust::default()).map_err(FetchError::Exchange)?;
+    let answer = client.ask(Request::get(path), Bytes::new(), LIMIT).await.map_err(FetchError::Exchange)?;
+    if !answer.status.is_success() {
+        return Err(FetchError::Status(answer.status));
+    }
+    if answer.body.len() > LARGEST { Err(FetchError::TooLarge) } else { Ok(answer.body) }
 }

@@ -17,6 +17,7 @@ use crate::domain::id::{HostId, PluginId, Role};
 use crate::domain::plugin::Plugin;
 use crate::domain::time::Index;
 use crate::registry::reader::Subject;
+use crate::tls::server::Tls;
 
 /// Transitions that may be stored and not yet visible, so that hiding them does not shorten an answer.
 const IN_FLIGHT: usize = 256;
@@ -93,7 +94,6 @@ impl About {
             About::Gateway => {
                 let standing = state.reader.standing();
                 let sockets = state.sockets.all().len();
-                let settings = &state.settings;
                 let events = state.sockets.events();
                 let acl = state.access.as_ref().map(crate::acl::Access::standing);
                 json::compact(&wire::Gateway::new(
@@ -101,9 +101,9 @@ impl About {
                     &standing,
                     sockets,
                     &events,
-                    settings.role,
-                    &settings.region,
+                    &state.settings,
                     acl.as_ref(),
+                    state.tls.as_ref().map(Tls::standing),
                 ))
             }
             About::Plugins(filter) => filter.page(catalog).0,

@@ -2,9 +2,10 @@
 
 use axum::http::{Response, StatusCode};
 
+use super::State;
 use super::content::Content;
 use super::error::text_response;
-use crate::registry::reader::{Durability, Reader};
+use crate::registry::reader::Durability;
 
 /// The process answers.
 pub(super) fn live() -> Response<Content> {
@@ -12,13 +13,17 @@ pub(super) fn live() -> Response<Content> {
 }
 
 /// Whether what is served was seen by this process. Troubles after that are told, and do not make it unready.
-pub(super) fn ready(reader: &Reader) -> Response<Content> {
-    let standing = reader.standing();
+pub(super) fn ready(state: &State) -> Response<Content> {
+    let standing = state.reader.standing();
     if !standing.is_scanned {
         return text_response(StatusCode::INTERNAL_SERVER_ERROR, "the first scan is not complete");
     }
-    match standing.durability {
-        Durability::Memory | Durability::Durable => text_response(StatusCode::OK, "ok"),
-        Durability::NotDurable(reason) => text_response(StatusCode::OK, format!("ok\nnot durable: {reason}")),
+    let mut text = String::from("ok");
+    if let Durability::NotDurable(reason) = standing.durability {
+        text.push_str(&format!("\nnot durable: {reason}"));
     }
+    if let Some(trouble) = state.tls.as_ref().and_then(|tls| tls.standing().trouble) {
+        text.push_str(&format!("\nTLS: {trouble}"));
+    }
+    text_response(StatusCode::OK, text)
 }

@@ -12,8 +12,10 @@ use crate::domain::id::Role;
 use crate::domain::plugin::Plugin;
 use crate::metrics::{
     BLOCKING_QUERIES, BUILD_INFO, CATALOG_INDEX, CONTROLLERS_EXPECTED, CONTROLLERS_HEALTHY, Exposition, Family,
-    INSTANCE_HEALTHY, NODES_EXPECTED, NODES_HEALTHY, PATHS_POLLED, PATHS_WATCHED, SOCKETS,
+    INSTANCE_HEALTHY, NODES_EXPECTED, NODES_HEALTHY, PATHS_POLLED, PATHS_WATCHED, SOCKETS, TLS_CERTIFICATE_EXPIRY,
+    TLS_FAILED_HANDSHAKES, TLS_FILES_VALID,
 };
+use crate::tls::server::Tls;
 
 const ROLES: [Role; 2] = [Role::Controller, Role::Node];
 
@@ -27,6 +29,11 @@ pub(super) fn answer(state: &State) -> Response<Content> {
     let events = state.sockets.events();
     text.sample(&PATHS_WATCHED, &[], events.watched);
     text.sample(&PATHS_POLLED, &[], events.polled);
+    if let Some(tls) = state.tls.as_ref().map(Tls::standing) {
+        text.sample(&TLS_CERTIFICATE_EXPIRY, &[], tls.not_after.0.div_euclid(1_000_000_000));
+        text.sample(&TLS_FILES_VALID, &[], u8::from(tls.trouble.is_none()));
+        text.sample(&TLS_FAILED_HANDSHAKES, &[], tls.failed_handshakes);
+    }
     sockets(&mut text, state);
     instances(&mut text, &catalog);
     for (role, expected, healthy) in

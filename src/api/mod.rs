@@ -20,6 +20,7 @@ mod gateway;
 mod health;
 mod meta;
 mod metrics;
+mod ownership;
 mod plugins;
 mod query;
 mod right;
@@ -51,6 +52,7 @@ use crate::registry::commands::Commands;
 use crate::registry::history;
 use crate::registry::reader::Reader;
 use crate::registry::sockets::Sockets;
+use crate::tls::server::Tls;
 use bodies::Bodies;
 use content::{Coding, Content, finish};
 use error::ApiError;
@@ -156,6 +158,8 @@ pub struct State {
     allocations: Option<Allocations>,
     /// `None`: ACLs are off.
     access: Option<Access>,
+    /// `None`: plain HTTP is spoken.
+    tls: Option<Tls>,
     refusals: Refusals,
 }
 
@@ -179,6 +183,7 @@ impl State {
             commands: None,
             allocations: None,
             access: None,
+            tls: None,
             refusals: Refusals::default(),
         }
     }
@@ -201,6 +206,13 @@ impl State {
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = Some(access);
+        self
+    }
+
+    /// Says how TLS stands, too.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 }
@@ -304,7 +316,7 @@ async fn serve(
             visitor.check(state, target, right)?;
             return Ok(match target {
                 Target::Live => health::live(),
-                Target::Ready => health::ready(&state.reader),
+                Target::Ready => health::ready(state),
                 _ => metrics::answer(state),
             });
         }

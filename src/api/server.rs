@@ -2,8 +2,8 @@
 //!
 //! Our own loop rather than `axum::serve`, for what that does not let us choose: header names as Go writes them, small
 //! buffers (ten thousand readers may wait here), unix sockets and TCP alike, and a stop that ends idle connections at
-//! once and waits for those that are being answered. HTTP/1.1 only, as Nomad. TLS will wrap the stream between
-//! `accept` and `converse`.
+//! once and waits for those that are being answered. HTTP/1.1 only, as Nomad. Where TLS is spoken, hands are shaken in the
+//! connection's own task, so nobody who is slow at it holds up others.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -22,8 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,7 +30,11 @@ use tracing::{debug, warn};
 
 use super::Api;
 use super::connections::{Connections, Entry, Place, refuse};
+use super::ownership;
+use crate::domain::socket;
 use crate::systemd::Handed;
+use crate::tls::Stream;
+use crate::tls::server::Tls;
 
 /// Longest request line and headers, in bytes. Nomad takes 1 MiB, which would be 10 GiB from ten thousand readers;
 /// what is longer is answered with 431.
@@ -40,6 +43,8 @@ const HEAD_LIMIT: usize = 32 << 10;
 const FEW: usize = 64;
 /// How long a stop waits for connections that are being answered.
 const GRACE: Duration = Duration::from_secs(5);
+/// Connections that wait to be accepted, as many as the standard library lets wait.
+const BACKLOG: u32 = 1024;
 /// Pause after an error of `accept` that concerns us and not one client, such as no free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -66,6 +71,25 @@ pub enum BindError {
         /// The path.
         path: PathBuf,
     },
+    /// A user or group that this host does not know.
+    #[error(
+        "cannot give the unix socket `{}` to `{name}`: neither /etc/passwd nor /etc/group knows that name; a number needs no knowing",
+        path.display()
+    )]
+    NobodyKnown {
+        /// The path.
+        path: PathBuf,
+        /// As it was given.
+        name: String,
+    },
+    /// A unix socket that cannot be given away.
+    #[error("cannot set mode and owner of the unix socket `{}`", path.display())]
+    Owner {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A unix socket cannot be made.
     #[error("cannot listen on the unix socket `{}`", path.display())]
     Unix {
@@ -91,6 +115,8 @@ pub struct Listener {
     accepting: Accepting,
     address: String,
     connections: Connections,
+    /// Spoken over TCP; `None`: plain HTTP is.
+    tls: Option<Tls>,
     /// Removed when this is dropped.
     _file: Option<SocketFile>,
 }
@@ -129,9 +155,17 @@ impl Listener {
     /// # Errors
     /// [`BindError`] names the address and what is in the way.
     pub async fn bind(address: &str) -> Result<Self, BindError> {
+        Self::bind_as(address, &socket::SocketFile::default()).await
+    }
+
+    /// The same; a unix socket with this mode and owner.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub async fn bind_as(address: &str, file: &socket::SocketFile) -> Result<Self, BindError> {
         match address.strip_prefix("unix:") {
             // `unix:///run/x`, `unix:/run/x`, `unix:x`.
-            Some(path) => Self::bind_unix(Path::new(path.strip_prefix("//").unwrap_or(path))).await,
+            Some(path) => Self::bind_unix(Path::new(path.strip_prefix("//").unwrap_or(path)), file).await,
             None => Self::bind_tcp(address).await,
         }
     }
@@ -156,11 +190,13 @@ impl Listener {
             accepting: Accepting::Tcp(listener),
             address: local.to_string(),
             connections: Connections::at_most(0),
+            tls: None,
             _file: None,
         })
     }
 
-    async fn bind_unix(path: &Path) -> Result<Self, BindError> {
+    async fn bind_unix(path: &Path, wanted: &socket::SocketFile) -> Result<Self, BindError> {
+        let owner = ownership::find(wanted).map_err(|name| BindError::NobodyKnown { path: path.to_owned(), name })?;
         let failed = |source| BindError::Unix { path: path.to_owned(), source };
         match std::fs::symlink_metadata(path) {
             Ok(data) if !data.file_type().is_socket() => {
@@ -181,12 +217,18 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(failed(source)),
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
+        let socket = UnixSocket::new_stream().map_err(failed)?;
+        socket.bind(path).map_err(failed)?;
         let file = SocketFile { path: path.to_owned(), identity: SocketFile::identity(path) };
+        // Before anybody can connect: until it listens, whoever tries is refused.
+        ownership::give(path, wanted.mode, owner)
+            .map_err(|source| BindError::Owner { path: path.to_owned(), source })?;
+        let listener = socket.listen(BACKLOG).map_err(failed)?;
         Ok(Self {
             accepting: Accepting::Unix(listener),
             address: format!("unix://{}", path.display()),
             connections: Connections::at_most(0),
+            tls: None,
             _file: Some(file),
         })
     }
@@ -196,6 +238,15 @@ impl Listener {
     #[must_use]
     pub fn limited_by(mut self, connections: &Connections) -> Self {
         self.connections = connections.clone();
+        self
+    }
+
+    /// Speaks TLS, if this is TCP. On a unix socket nobody is on the way, and who may connect is the file's business.
+    #[must_use]
+    pub fn speaking(mut self, tls: Option<&Tls>) -> Self {
+        if let Accepting::Tcp(_) = self.accepting {
+            self.tls = tls.cloned();
+        }
         self
     }
 
@@ -216,13 +267,34 @@ impl Listener {
                 (Accepting::Unix(UnixListener::from_std(listener)?), format!("unix://{}", path.display()))
             }
         };
-        Ok(Self { accepting, address, connections: Connections::at_most(0), _file: None })
+        Ok(Self { accepting, address, connections: Connections::at_most(0), tls: None, _file: None })
     }
 
     /// What was bound: `HOST:PORT` with the port that was picked, or `unix:///PATH`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The same as `curl` takes it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match (&self.accepting, &self.tls) {
+            (Accepting::Unix(_), _) => self.address.clone(),
+            (Accepting::Tcp(_), None) => format!("http://{}", self.address),
+            (Accepting::Tcp(_), Some(_)) => format!("https://{}", self.address),
+        }
+    }
+
+    /// Whether processes of other machines can connect, as far as the address tells.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        match &self.accepting {
+            Accepting::Tcp(listener) => {
+                listener.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
+            }
+            Accepting::Unix(_) => false,
+        }
     }
 }
 
@@ -247,19 +319,22 @@ pub async fn serve(listener: Listener, api: Api, shutdown: CancellationToken) {
         }
         let (stop_in, stop) = oneshot::channel();
         match accepted {
-            Ok(Stream::Tcp(stream, address)) => match listener.connections.enter(address, Instant::now()) {
+            Ok(Accepted::Tcp(stream, address)) => match listener.connections.enter(address, Instant::now()) {
                 Entry::Served(place) => {
                     stops.push(stop_in);
                     let introducing = Introducing { api: api.clone(), client: Client::of(address) };
-                    conversations.spawn(converse(stream, introducing, place, stop));
+                    match &listener.tls {
+                        None => conversations.spawn(converse(Stream::Tcp(stream), introducing, place, stop)),
+                        Some(tls) => conversations.spawn(secured(stream, tls.clone(), introducing, place, stop)),
+                    };
                 }
                 Entry::Told => drop(conversations.spawn(refuse(stream))),
                 Entry::Closed => {}
             },
-            Ok(Stream::Unix(stream, client)) => {
+            Ok(Accepted::Unix(stream, client)) => {
                 stops.push(stop_in);
                 let introducing = Introducing { api: api.clone(), client };
-                conversations.spawn(converse(stream, introducing, None, stop));
+                conversations.spawn(converse(Stream::Unix(stream), introducing, None, stop));
             }
             Err(error) => {
                 // Said once, not ten times a second; whatever is short may stay short for long.
@@ -284,8 +359,8 @@ pub async fn serve(listener: Listener, api: Api, shutdown: CancellationToken) {
     }
 }
 
-enum Stream {
-    Tcp(tokio::net::TcpStream, IpAddr),
+enum Accepted {
+    Tcp(TcpStream, IpAddr),
     Unix(UnixStream, Client),
 }
 
@@ -338,17 +413,17 @@ impl Service<Request<Incoming>> for Introducing {
     }
 }
 
-async fn accept(listener: &Accepting) -> io::Result<Stream> {
+async fn accept(listener: &Accepting) -> io::Result<Accepted> {
     loop {
         let accepted = match listener {
             Accepting::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
                 // A short answer must not wait for the acknowledgement of the one before; where this fails, it waits.
                 let _ = stream.set_nodelay(true);
-                Stream::Tcp(stream, address.ip())
+                Accepted::Tcp(stream, address.ip())
             }),
             Accepting::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                 let user = stream.peer_cred().ok().map(|peer| peer.uid());
-                Stream::Unix(stream, Client::Unix(user))
+                Accepted::Unix(stream, Client::Unix(user))
             }),
         };
         match accepted {
@@ -360,13 +435,27 @@ async fn accept(listener: &Accepting) -> io::Result<Stream> {
     }
 }
 
-/// One connection, until its client goes or the stop.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
+/// The same over TLS. Who has not shaken hands yet is owed no answer at the stop.
+async fn secured(
+    stream: TcpStream,
+    tls: Tls,
     service: Introducing,
-    _place: Option<Place>,
-    stop: oneshot::Receiver<()>,
+    place: Option<Place>,
+    mut stop: oneshot::Receiver<()>,
 ) {
+    // In a box that goes when hands are shaken: what it holds is needed once, and a connection may last for days.
+    let shaking = Box::pin(async move { tls.accept(stream).await });
+    let shaken = tokio::select! {
+        shaken = shaking => shaken,
+        _ = &mut stop => None,
+    };
+    if let Some(stream) = shaken {
+        converse(stream, service, place, stop).await;
+    }
+}
+
+/// One connection, until its client goes or the stop.
+async fn converse(stream: Stream, service: Introducing, _place: Option<Place>, stop: oneshot::Receiver<()>) {
     let connection = http1::Builder::new()
         .title_case_headers(true)
         .max_buf_size(HEAD_LIMIT)

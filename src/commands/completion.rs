@@ -3,6 +3,7 @@
 //! So commands, flags and words come from the one table, and plugin ids from the gateway of the moment. An id that a
 //! shell would take for more than a word is not offered: a driver chooses its name, and the shell would run it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::utf8_percent_encode;
@@ -14,6 +15,7 @@ use crate::config::arguments::{self, Typed};
 use crate::config::load::Problems;
 use crate::config::settings::{self, Command};
 use crate::config::{Asking, Completion, Shell, Token};
+use crate::domain::trust::{Identity, Trust};
 
 /// How long a person may be kept waiting for plugin ids.
 const LIMIT: Duration = Duration::from_millis(700);
@@ -124,6 +126,7 @@ fn flags(command: Command, word: &str) -> Vec<String> {
         let values: &[&str] = match flag.trim_start_matches('-') {
             "plugin-type" => &["auto", "controller", "monolith", "node"],
             "api-read-shape" => &["documented", "nomad"],
+            "tls-client-auth" => &["none", "optional", "required"],
             "logging-format" => &["json", "text"],
             "nodes" | "controllers" => &["all"],
             _ => &[],
@@ -144,6 +147,24 @@ fn asked(asking: &Asking, typed: &Typed) -> Asking {
     Asking {
         address: last("address").unwrap_or(&asking.address).clone(),
         token: last("token-file").and_then(of_file).or_else(|| asking.token.clone()),
+        trust: asked_trust(asking, typed),
+    }
+}
+
+fn asked_trust(asking: &Asking, typed: &Typed) -> Trust {
+    let last = |name: &str| typed.flags.get(name).and_then(|values| values.last());
+    let path = |name: &str| last(name).map(PathBuf::from);
+    let known = &asking.trust;
+    let identity = match (path("client-cert"), path("client-key")) {
+        (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
+        _ => known.identity.clone(),
+    };
+    Trust {
+        authorities: path("ca-cert").or_else(|| known.authorities.clone()),
+        authorities_directory: path("ca-path").or_else(|| known.authorities_directory.clone()),
+        identity,
+        server_name: last("tls-server-name").cloned().or_else(|| known.server_name.clone()),
+        is_unverified: known.is_unverified || last("tls-skip-verify").is_some_and(|value| value == "true"),
     }
 }
 
@@ -172,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn commands_flags_and_words_come_from_the_table() {
-        let nobody = Asking { address: "http://127.0.0.1:1".to_owned(), token: None };
+        let nobody = Asking::at("http://127.0.0.1:1");
         let all = async |line: &str| candidates(&nobody, line).await.join(" ");
         assert_eq!(all("csi-gateway w").await, "wait");
         assert_eq!(all("sudo /usr/bin/csi-gateway co").await, "config completion");

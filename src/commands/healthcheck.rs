@@ -10,14 +10,14 @@ use crate::telemetry::Chain;
 /// Runs the command.
 pub async fn run(config: &Healthcheck) -> Outcome {
     let path = if config.is_ready { "/readyz" } else { "/livez" };
-    let reason = match tokio::time::timeout(config.timeout, http::get(&config.address, path)).await {
+    let reason = match tokio::time::timeout(config.timeout, http::ask(&config.asking, path)).await {
         Ok(Ok(answer)) if answer.status == StatusCode::OK => {
             say(&escaped(answer.text().trim()));
             return Outcome::Done;
         }
         Ok(Ok(answer)) => format!("{path} answers {}: {}", answer.status, escaped(answer.text().trim())),
         Ok(Err(error)) => Chain(&error).to_string(),
-        Err(_) => format!("no answer from `{}` within {:?}", config.address, config.timeout),
+        Err(_) => format!("no answer from `{}` within {:?}", config.asking.address, config.timeout),
     };
     complain(&format!("not well: {reason}"));
     Outcome::NotReady

@@ -49,9 +49,3 @@ pub fn complain(text: &str) {
     // Nobody left to tell if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
-
-/// An address as `curl` takes it.
-#[must_use]
-pub fn url(address: &str) -> String {
-    if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}") }
-}

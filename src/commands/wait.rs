@@ -307,7 +307,7 @@ mod tests {
 
     fn wait(nodes: Option<Enough>, controllers: Option<Enough>, is_registered: bool) -> Wait {
         Wait {
-            asking: Asking { address: String::new(), token: None },
+            asking: Asking::at(""),
             plugin: PluginId::parse("p").expect("legal"),
             nodes,
             controllers,

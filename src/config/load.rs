@@ -9,12 +9,13 @@ use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
 use super::values::{Values, not_empty, number, one_of, positive, shown};
 use super::{
-    Access, Acl, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell, Sources,
-    Status, Wait,
+    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell,
+    Sources, Status, Tls, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};
 use crate::domain::socket::RoleChoice;
+use crate::domain::trust::ClientAuth;
 
 /// Whether a flag, a variable or a key says where drivers are.
 fn is_told(values: &Values<'_>) -> bool {
@@ -123,6 +124,8 @@ fn served(values: &mut Values<'_>) -> Serve {
         probe_timeout: values.duration("probe-timeout"),
         timeout: values.duration("timeout"),
         endpoints: values.endpoints(),
+        socket: values.socket_file(),
+        tls: tls(values),
         state_directory: values.parse("state-dir", |text| Ok(PathBuf::from(not_empty(text)?))),
         is_documented_shape: values
             .word("api-read-shape", &[("nomad", false), ("documented", true)])
@@ -136,6 +139,29 @@ fn served(values: &mut Values<'_>) -> Serve {
         access: access(values),
         logging: values.logging(),
     }
+}
+
+/// What is spoken over TCP. A file that would do nothing is a mistake that leaves a door open.
+fn tls(values: &mut Values<'_>) -> Option<Tls> {
+    let path = |text: &str| Ok(PathBuf::from(not_empty(text)?));
+    let (certificate, key) = (values.parse("tls-cert-file", path), values.parse("tls-key-file", path));
+    let authorities = values.parse("tls-client-ca-file", path);
+    let asked = values.word("tls-client-auth", &ClientAuth::ALL);
+    let default = if authorities.is_some() { ClientAuth::Required } else { ClientAuth::None };
+    let client_auth = asked.unwrap_or(default);
+    let mut problem = |text: &str| values.problems.0.push(text.to_owned());
+    match (&certificate, &key) {
+        (Some(_), None) => problem("--tls-cert-file needs --tls-key-file: a certificate is shown with its key"),
+        (None, Some(_)) => problem("--tls-key-file needs --tls-cert-file: a key is of no use without its certificate"),
+        (None, None) if authorities.is_some() || client_auth != ClientAuth::None => {
+            problem("--tls-client-ca-file and --tls-client-auth do nothing without --tls-cert-file and --tls-key-file");
+        }
+        _ if client_auth != ClientAuth::None && authorities.is_none() => {
+            problem("--tls-client-auth needs --tls-client-ca-file, which says whose certificates are good");
+        }
+        _ => {}
+    }
+    Some(Tls { certificate: certificate?, key: key?, authorities, client_auth })
 }
 
 /// Who is asked for tokens. Files that say who may what, with nobody to ask, are a mistake that leaves a door open.
@@ -170,11 +196,11 @@ fn key_source(text: &str) -> Result<String, String> {
     let text = not_empty(text)?;
     match text.split_once("://") {
         None => Ok(text.to_owned()),
-        Some(("http", rest)) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains('@') => {
+        Some(("http" | "https", rest)) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains('@') => {
             Ok(text.to_owned())
         }
         Some(_) => {
-            Err("should be a file, or http://HOST:PORT/.well-known/jwks.json (https is not supported yet)".to_owned())
+            Err("should be a file, or http://HOST:PORT/.well-known/jwks.json, or the same with https".to_owned())
         }
     }
 }
@@ -352,27 +378,34 @@ pub fn forget(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Res
 pub fn healthcheck(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Healthcheck, Problems> {
     let mut values = Values::new(Command::Healthcheck, typed, variable, problems);
     let endpoints = values.endpoints();
-    let address = endpoints.first().map(|endpoint| reachable(endpoint)).unwrap_or_default();
+    let has_tls = !values.all("tls-cert-file").is_empty();
+    let address = endpoints.first().map(|endpoint| reachable(endpoint, has_tls)).unwrap_or_default();
     if address.ends_with(":0") {
         values
             .problems
             .0
             .push(format!("{}: port 0 is a new one at each start; give the one that is listened on", endpoints[0]));
     }
-    let config = Healthcheck { address, is_ready: values.is_on("ready"), timeout: values.duration("timeout") };
+    // It is our own, on our own machine, and gets no secret: its certificate, which is for a name that others know it by,
+    // counts only where somebody says whose it has to be.
+    let mut trust = values.trust();
+    trust.is_unverified |= trust.authorities.is_none() && trust.authorities_directory.is_none();
+    let asking = Asking { address, token: None, trust };
+    let config = Healthcheck { asking, is_ready: values.is_on("ready"), timeout: values.duration("timeout") };
     values.finish(config)
 }
 
 /// The address at which an endpoint can be asked from its own machine: nobody can connect to "all addresses".
-fn reachable(endpoint: &str) -> String {
+fn reachable(endpoint: &str, has_tls: bool) -> String {
     if endpoint.starts_with("unix:") {
         return endpoint.to_owned();
     }
+    let scheme = if has_tls { "https" } else { "http" };
     let (host, port) = endpoint.rsplit_once(':').unwrap_or((endpoint, ""));
     match host {
-        "" | "0.0.0.0" => format!("http://127.0.0.1:{port}"),
-        "[::]" => format!("http://[::1]:{port}"),
-        host => format!("http://{host}:{port}"),
+        "" | "0.0.0.0" => format!("{scheme}://127.0.0.1:{port}"),
+        "[::]" => format!("{scheme}://[::1]:{port}"),
+        host => format!("{scheme}://{host}:{port}"),
     }
 }
 
@@ -448,6 +481,7 @@ pub fn demo(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Resul
         flap,
     });
     let driver_only = values.parse("driver-only", |text| address::parse(text).map_err(|error| error.to_string()));
-    let config = Demo { endpoints: values.endpoints(), fleet, driver_only, logging: values.logging() };
+    let (endpoints, socket) = (values.endpoints(), values.socket_file());
+    let config = Demo { endpoints, socket, fleet, driver_only, logging: values.logging() };
     values.finish(config)
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use crate::domain::expected::Declaration;
 use crate::domain::id::{HostId, PluginId};
-use crate::domain::socket::RoleChoice;
+use crate::domain::socket::{RoleChoice, SocketFile};
+use crate::domain::trust::{ClientAuth, Trust};
 
 /// How much is logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,10 @@ pub struct Serve {
     pub timeout: Duration,
     /// Addresses to listen on.
     pub endpoints: Vec<String>,
+    /// Whose unix sockets among them are, and who may connect.
+    pub socket: SocketFile,
+    /// What is spoken over TCP; `None`: plain HTTP.
+    pub tls: Option<Tls>,
     /// Where state is kept, if it was given.
     pub state_directory: Option<PathBuf>,
     /// Whether a plugin is read in the shape of Nomad's public page.
@@ -96,6 +101,19 @@ pub struct Serve {
     pub access: Option<Access>,
     /// Logs.
     pub logging: Logging,
+}
+
+/// Files of TLS on the listening side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate's.
+    pub certificate: PathBuf,
+    /// Its key's.
+    pub key: PathBuf,
+    /// That of clients' authorities.
+    pub authorities: Option<PathBuf>,
+    /// Whether clients have to show a certificate.
+    pub client_auth: ClientAuth,
 }
 
 /// Who may what.
@@ -218,13 +236,15 @@ pub struct Asking {
     pub address: String,
     /// What opens it, if anything does.
     pub token: Option<Token>,
+    /// How it is known over TLS.
+    pub trust: Trust,
 }
 
 impl Asking {
     /// An address that needs no token.
     #[must_use]
     pub fn at(address: &str) -> Self {
-        Self { address: address.to_owned(), token: None }
+        Self { address: address.to_owned(), token: None, trust: Trust::default() }
     }
 }
 
@@ -299,8 +319,8 @@ pub struct Forget {
 /// What `healthcheck` runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Healthcheck {
-    /// Where the gateway of this configuration can be asked.
-    pub address: String,
+    /// Where the gateway of this configuration can be asked, and how it is known.
+    pub asking: Asking,
     /// Whether it has to have looked at every driver, too.
     pub is_ready: bool,
     /// How long to wait for the answer.
@@ -354,6 +374,8 @@ pub struct Doctor {
 pub struct Demo {
     /// Addresses to listen on.
     pub endpoints: Vec<String>,
+    /// Whose unix sockets among them are, and who may connect.
+    pub socket: SocketFile,
     /// A made fleet of so many hosts and plugins instead of three scripted drivers.
     pub fleet: Option<Fleet>,
     /// One scripted driver on this socket, and nothing else.

@@ -271,6 +271,42 @@ pub const SETTINGS: &[Setting] = &[
         "Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated",
     ),
     one(
+        "tls-cert-file",
+        "FILE",
+        None,
+        &[Serve, Healthcheck],
+        "PEM file of the certificate to show, and those between it and its authority: over TCP only TLS is spoken then. Files of TLS are read anew when they change",
+    ),
+    one("tls-key-file", "FILE", None, &[Serve, Healthcheck], "PEM file of its private key"),
+    one(
+        "tls-client-ca-file",
+        "FILE",
+        None,
+        &[Serve],
+        "PEM file of the authorities that may have signed clients' certificates",
+    ),
+    one(
+        "tls-client-auth",
+        "WHO",
+        None,
+        &[Serve],
+        "Whether clients have to show a certificate: none, optional or required; default: required with --tls-client-ca-file, else none",
+    ),
+    one(
+        "socket-mode",
+        "MODE",
+        None,
+        &[Serve, Demo],
+        "Who may connect to unix sockets of --http-endpoint, in octal: 0660; default: as the umask says",
+    ),
+    one(
+        "socket-owner",
+        "USER:GROUP",
+        None,
+        &[Serve, Demo],
+        "Whose those sockets are, names or numbers: USER, USER:GROUP or :GROUP; default: whoever runs this",
+    ),
+    one(
         "max-conns-per-client",
         "COUNT",
         Some("100"),
@@ -337,7 +373,7 @@ pub const SETTINGS: &[Setting] = &[
         "SOURCE",
         None,
         &[Serve],
-        "Keys of Nomad's workload identities: a file, or http://NOMAD:4646/.well-known/jwks.json, asked again and again",
+        "Keys of Nomad's workload identities: a file, or an address (http, https), http://NOMAD:4646/.well-known/jwks.json, asked again and again",
     ),
     many(
         "acl-jwt-audience",
@@ -364,7 +400,7 @@ pub const SETTINGS: &[Setting] = &[
         "URL",
         Some("http://127.0.0.1:4649"),
         CLIENTS,
-        "The gateway (or, for `status`, the Nomad server) to ask: http://HOST:PORT or unix:///PATH",
+        "The gateway (or, for `status`, the Nomad server) to ask: http://HOST:PORT, https://HOST:PORT or unix:///PATH",
     )
     // `CSI_GATEWAY_ADDRESS` would be read as where the gateway listens; Nomad's pair is `-address`, `NOMAD_ADDR`.
     .by("CSI_GATEWAY_ADDR"),
@@ -374,6 +410,35 @@ pub const SETTINGS: &[Setting] = &[
         None,
         CLIENTS,
         "File that holds the token to ask with; default: the token in NOMAD_TOKEN, or none",
+    ),
+    one(
+        "ca-cert",
+        "FILE",
+        None,
+        ASKING,
+        "PEM file of the authorities that may have signed the server's certificate; default: NOMAD_CACERT, or those that the system trusts",
+    )
+    .by("CSI_GATEWAY_CACERT"),
+    one("ca-path", "DIR", None, ASKING, "Directory of such files; default: NOMAD_CAPATH").by("CSI_GATEWAY_CAPATH"),
+    one(
+        "client-cert",
+        "FILE",
+        None,
+        ASKING,
+        "PEM file of the certificate to show to a server that asks for one; default: NOMAD_CLIENT_CERT",
+    ),
+    one("client-key", "FILE", None, ASKING, "PEM file of that certificate's private key; default: NOMAD_CLIENT_KEY"),
+    one(
+        "tls-server-name",
+        "NAME",
+        None,
+        ASKING,
+        "Name that the server's certificate has to be for; default: NOMAD_TLS_SERVER_NAME, or the one in the address",
+    ),
+    switch(
+        "tls-skip-verify",
+        ASKING,
+        "Take any certificate, so that anybody on the way can pose as the server; default: NOMAD_SKIP_VERIFY",
     ),
     switch("watch", &[Status], "Go on, and show each change"),
     switch("verbose", &[Status], "Show capabilities, topologies, whole ids and times"),
@@ -418,6 +483,9 @@ pub const SETTINGS: &[Setting] = &[
     one("v", "LEVEL", Some("2"), &[Serve, Demo], "How much is logged: 0 to 3 changes only, 4 every look, 5 everything"),
     one("logging-format", "FORMAT", Some("text"), &[Serve, Demo], "text or json"),
 ];
+
+/// Commands that may ask over TLS.
+const ASKING: &[Command] = &[Status, Wait, History, Forget, Healthcheck, Completion];
 
 /// Commands that ask an API.
 const CLIENTS: &[Command] = &[Status, Wait, History, Forget, Completion];

@@ -10,8 +10,9 @@ use super::settings::{self, Command, Setting};
 use super::{Asking, Logging, Token};
 use crate::domain::duration;
 use crate::domain::id::PluginId;
-use crate::domain::socket::RoleChoice;
+use crate::domain::socket::{RoleChoice, SocketFile};
 use crate::domain::text::escaped;
+use crate::domain::trust::{Identity, Trust};
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,22 +187,79 @@ impl<'a> Values<'a> {
         endpoints
     }
 
+    /// Whose unix sockets are.
+    pub(super) fn socket_file(&mut self) -> SocketFile {
+        let mode = self.parse("socket-mode", |text| {
+            let mode = u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok();
+            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is no mode in octal, such as 0660".to_owned())
+        });
+        let owner = self.parse("socket-owner", |text| {
+            let (user, group) = text.split_once(':').unwrap_or((text, ""));
+            let part = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let is_legal = |text: &str| !text.contains([':', '/', ' ']) && !text.starts_with('-');
+            match (part(user), part(group)) {
+                (None, None) => Err("names neither user nor group: USER, USER:GROUP or :GROUP".to_owned()),
+                _ if !is_legal(user) || !is_legal(group) => Err("is no owner: USER, USER:GROUP or :GROUP".to_owned()),
+                owner => Ok(owner),
+            }
+        });
+        let (user, group) = owner.unwrap_or_default();
+        SocketFile { mode, user, group }
+    }
+
     /// Whom to ask, and with which token.
     pub(super) fn asking(&mut self) -> Asking {
         let (address, origin) = self.all("address").pop().unwrap_or_else(|| (String::new(), Origin::Default));
         let is_tcp = address.strip_prefix("http://").is_some_and(is_host_and_port);
+        // Port 443 needs no naming: servers stand behind those who end TLS for them.
+        let is_tls = address.strip_prefix("https://").is_some_and(|rest| is_host_and_port(rest) || is_host(rest));
         let is_unix = address.strip_prefix("unix:").is_some_and(|path| path.starts_with('/'));
-        if address.starts_with("https:") {
-            // TLS of the client side begins here, and in `commands::http`.
-            self.wrong(
-                &origin,
-                &address,
-                "asks for TLS, which this version does not speak: http://HOST:PORT or unix:///PATH",
-            );
-        } else if !is_tcp && !is_unix {
-            self.wrong(&origin, &address, "is no address: http://HOST:PORT or unix:///PATH");
+        if !is_tcp && !is_tls && !is_unix {
+            self.wrong(&origin, &address, "is no address: http://HOST:PORT, https://HOST:PORT or unix:///PATH");
         }
-        Asking { address, token: self.token() }
+        Asking { address, token: self.token(), trust: self.trust() }
+    }
+
+    /// How a server is known over TLS. Where none of our variables is set, those count that Nomad's command line reads.
+    pub(super) fn trust(&mut self) -> Trust {
+        let certificate = self.of_client("client-cert", "NOMAD_CLIENT_CERT");
+        let key = self.of_client("client-key", "NOMAD_CLIENT_KEY");
+        let identity = match (certificate, key) {
+            (Some((certificate, _)), Some((key, _))) => {
+                Some(Identity { certificate: certificate.into(), key: key.into() })
+            }
+            (None, None) => None,
+            (Some((_, origin)), None) => {
+                self.problems.0.push(format!("{origin}: a certificate is shown with its key: --client-key=FILE"));
+                None
+            }
+            (None, Some((_, origin))) => {
+                self.problems
+                    .0
+                    .push(format!("{origin}: a key is of no use without its certificate: --client-cert=FILE"));
+                None
+            }
+        };
+        let is_unverified = match self.of_client("tls-skip-verify", "NOMAD_SKIP_VERIFY") {
+            None => false,
+            Some((value, origin)) => boolean(&value).unwrap_or_else(|what| {
+                self.wrong(&origin, &value, what);
+                false
+            }),
+        };
+        Trust {
+            authorities: self.of_client("ca-cert", "NOMAD_CACERT").map(|(path, _)| path.into()),
+            authorities_directory: self.of_client("ca-path", "NOMAD_CAPATH").map(|(path, _)| path.into()),
+            identity,
+            server_name: self.of_client("tls-server-name", "NOMAD_TLS_SERVER_NAME").map(|(name, _)| name),
+            is_unverified,
+        }
+    }
+
+    /// A setting of the client side, else what Nomad's command line would take from this variable.
+    fn of_client(&self, name: &str, nomads: &str) -> Option<(String, Origin)> {
+        let of_nomad = || Some(((self.variable)(nomads)?, Origin::Variable(nomads.to_owned())));
+        self.all(name).pop().or_else(of_nomad).filter(|(value, _)| !value.is_empty())
     }
 
     /// The token of a file, else of `NOMAD_TOKEN`. No text of an error holds it.
@@ -317,6 +375,11 @@ fn is_host_and_port(text: &str) -> bool {
     text.trim_end_matches('/').rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
+}
+
+/// Whether a text is `HOST`, without a port.
+fn is_host(text: &str) -> bool {
+    host_name(text.trim_end_matches('/')).is_some()
 }
 
 /// A host name in lower case, or an IP address, an IPv6 one with or without brackets.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::fleet;
 use super::{FakeDriver, Reply, ServedDriver};
 use crate::app::{AppError, Gateway, Keep, Plan};
-use crate::commands::{Outcome, say, status, url};
+use crate::commands::{Outcome, say, status};
 use crate::config::{Demo, Fleet};
 use crate::domain::code::Code;
 use crate::domain::id::HostId;
@@ -42,7 +42,7 @@ pub async fn run(config: &Demo, stop: CancellationToken) -> Outcome {
 
 fn plan(config: &Demo, keep: Keep, sockets: Option<BTreeSet<WantedSocket>>) -> Plan {
     let host = HostId::parse("demo-host").expect("a legal host id");
-    Plan::new(host, keep, sockets, config.endpoints.clone())
+    Plan { socket: config.socket.clone(), ..Plan::new(host, keep, sockets, config.endpoints.clone()) }
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -135,7 +135,7 @@ async fn show_drivers(config: &Demo, stop: CancellationToken) -> Result<(), Fail
 }
 
 fn first_address(gateway: &Gateway) -> String {
-    gateway.addresses().next().map(url).unwrap_or_default()
+    gateway.urls().next().unwrap_or_default()
 }
 
 fn curl(address: &str, path: &str) -> String {

@@ -21,3 +21,4 @@ pub mod socket;
 pub mod text;
 pub mod time;
 pub mod topology;
+pub mod trust;

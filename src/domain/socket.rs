@@ -352,3 +352,14 @@ pub enum Touch {
     /// Events may have been lost: look at everything.
     Everything,
 }
+
+/// Whose a socket file of ours is, and who may connect to it. The default is what the system does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Permissions; `None`: as the umask says.
+    pub mode: Option<u32>,
+    /// Its user, a name or a number.
+    pub user: Option<String>,
+    /// Its group, a name or a number.
+    pub group: Option<String>,
+}

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::json::time;
 use super::nomad::{self, AccessibleTopology, says};
+use crate::api::Settings;
 use crate::domain::capability::{
     Capability, CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService, VolumeExpansion,
 };
@@ -40,6 +41,8 @@ pub(in crate::api) struct Gateway<'a> {
     role: &'a str,
     scanned: bool,
     sockets: usize,
+    #[serde(rename = "TLS")]
+    tls: TlsView,
     uptime_seconds: u64,
     version: &'static str,
 }
@@ -50,9 +53,9 @@ impl<'a> Gateway<'a> {
         standing: &'a Standing,
         sockets: usize,
         events: &'a DirectoryEvents,
-        role: &'a str,
-        region: &'a str,
+        settings: &'a Settings,
         acl: Option<&'a crate::acl::Standing>,
+        tls: Option<crate::tls::server::Standing>,
     ) -> Self {
         let (durability, durability_reason) = durability(&standing.durability);
         Self {
@@ -74,10 +77,16 @@ impl<'a> Gateway<'a> {
             instances: catalog.records().count(),
             nomad_index: catalog.nomad_index().0,
             plugins: catalog.plugins().count(),
-            region,
-            role,
+            region: &settings.region,
+            role: settings.role,
             scanned: standing.is_scanned,
             sockets,
+            tls: TlsView {
+                client_auth: tls.as_ref().map_or("none", |tls| tls.client_auth.as_str()),
+                enabled: tls.is_some(),
+                not_after: tls.as_ref().and_then(|tls| time(tls.not_after)),
+                problem: tls.and_then(|tls| tls.trouble).unwrap_or_default(),
+            },
             uptime_seconds: standing.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION"),
         }
@@ -93,6 +102,16 @@ struct AclView<'a> {
     policies: usize,
     problem: &'a str,
     tokens: usize,
+}
+
+/// Whether TLS is spoken over TCP, with whom, until when the certificate is valid, and what is wrong with its files.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct TlsView {
+    client_auth: &'static str,
+    enabled: bool,
+    not_after: Option<String>,
+    problem: String,
 }
 
 /// How changes in directories are learnt of.

@@ -45,7 +45,7 @@ impl KeySource {
 pub enum FetchError {
     /// Nobody answers.
     #[error("no answer")]
-    Exchange(#[source] HttpError),
+    Exchange(#[source] Box<HttpError>),
     /// An answer that is none.
     #[error("the answer is {0}")]
     Status(StatusCode),
@@ -56,13 +56,14 @@ pub enum FetchError {
 
 /// Asks an address once.
 pub(super) async fn fetch(address: &str) -> Result<Bytes, FetchError> {
+    let exchange = |error| FetchError::Exchange(Box::new(error));
     let host = address.find("://").map_or(0, |scheme| scheme + 3);
     let (server, path) = match address[host..].find('/') {
         Some(slash) => address.split_at(host + slash),
         None => (address, "/"),
     };
-    let client = Client::new(server, Trust::default()).map_err(FetchError::Exchange)?;
-    let answer = client.ask(Request::get(path), Bytes::new(), LIMIT).await.map_err(FetchError::Exchange)?;
+    let client = Client::new(server, Trust::default()).map_err(exchange)?;
+    let answer = client.ask(Request::get(path), Bytes::new(), LIMIT).await.map_err(exchange)?;
     if !answer.status.is_success() {
         return Err(FetchError::Status(answer.status));
     }

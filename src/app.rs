@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::acl::{self, Access, AclError};
+use crate::acl::{self, Access, AclError, KeySource};
 use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, Api, ReadShape};
@@ -113,6 +113,8 @@ pub struct Plan {
     pub handed: Vec<Handed>,
     /// Whose tokens and policies count; `None`: nobody is asked for any.
     pub access: Option<acl::Settings>,
+    /// Whether SIGHUP has files read anew; otherwise it ends the process, as it should what belongs to a terminal.
+    pub rereads_on_hangup: bool,
     /// What the API is told.
     pub api: api::Settings,
 }
@@ -136,6 +138,7 @@ impl Plan {
             max_connections_per_client: 0,
             handed: Vec::new(),
             access: None,
+            rereads_on_hangup: false,
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
@@ -183,7 +186,10 @@ impl Plan {
         plan.access = config.access.as_ref().map(|access| acl::Settings {
             policy_directory: access.policy_directory.clone(),
             tokens_file: access.tokens_file.clone(),
+            keys: access.keys.as_deref().map(KeySource::of),
+            audiences: access.audiences.clone(),
         });
+        plan.rereads_on_hangup = true;
         plan.api.is_metrics_open = config.access.as_ref().is_some_and(|access| access.is_metrics_open);
         plan.api.region.clone_from(&config.region);
         plan.api.allowed_hosts.clone_from(&config.allowed_hosts);
@@ -228,9 +234,11 @@ pub struct Gateway {
     sockets: Sockets,
     reports: mpsc::Sender<Report>,
     counters: Counters,
-    /// With what tells it to read its files anew; `None`: nobody is asked for a token.
-    access: Option<(Access, Signal)>,
-    /// The same; `None`: plain HTTP is spoken.
+    /// `None`: nobody is asked for a token.
+    access: Option<Access>,
+    /// What has files read anew, whatever else there is to read.
+    hangup: Option<Signal>,
+    /// With what tells it to read its files anew; `None`: plain HTTP is spoken.
     tls: Option<(Tls, Signal)>,
 }
 
@@ -241,9 +249,11 @@ impl Gateway {
     /// A state directory, an address or a policy that cannot be used.
     pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
-        let hangup = || signal(SignalKind::hangup()).map_err(AppError::Signals);
+        // Before anything that takes time: whoever reloads a service that starts does not mean to end it.
+        let signalled = || signal(SignalKind::hangup()).map_err(AppError::Signals);
+        let hangup = plan.rereads_on_hangup.then(signalled).transpose()?;
         let tls = match plan.tls.take() {
-            Some(settings) => Some((Tls::load(settings)?, hangup()?)),
+            Some(settings) => Some((Tls::load(settings)?, signalled()?)),
             None => None,
         };
         let spoken = tls.as_ref().map(|(tls, _)| tls);
@@ -258,10 +268,7 @@ impl Gateway {
             let listener = Listener::bind_as(endpoint, &plan.socket).await?;
             listeners.push(listener.limited_by(&connections).speaking(spoken));
         }
-        let access = match plan.access.clone() {
-            Some(settings) => Some((Access::load(settings)?, hangup()?)),
-            None => None,
-        };
+        let access = plan.access.clone().map(Access::load).transpose()?;
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
         let (store, loaded) = open(&plan.keep, &settings)?;
         info!(
@@ -279,6 +286,7 @@ impl Gateway {
         let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
             access,
+            hangup,
             tls,
             plan,
             former,
@@ -332,6 +340,7 @@ impl Gateway {
             reports,
             counters,
             access,
+            hangup,
             tls,
         } = self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
@@ -358,15 +367,15 @@ impl Gateway {
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
         let mut state = state.with_commands(commands).with_counters(counters.clone());
-        if let Some((access, hangup)) = access {
-            let following = access.clone().follow(hangup);
-            let stop = stop.clone();
-            parts.spawn(async move {
-                // Until then it never ends.
-                let _ = stop.run_until_cancelled_owned(following).await;
-            });
-            state = state.with_access(access);
+        if let Some(access) = &access {
+            state = state.with_access(access.clone());
         }
+        let rereading = reread(access, hangup, tls.is_none());
+        let until = stop.clone();
+        parts.spawn(async move {
+            // Until then it never ends.
+            let _ = until.run_until_cancelled_owned(rereading).await;
+        });
         if let Some((tls, hangup)) = tls {
             let following = tls.clone().follow(hangup);
             let stop = stop.clone();
@@ -450,6 +459,22 @@ impl Gateway {
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Reads anew what can be read anew: at each signal, and whenever a file has changed.
+/// `is_alone`: nobody else does so.
+async fn reread(access: Option<Access>, hangup: Option<Signal>, is_alone: bool) {
+    match (access, hangup) {
+        (Some(access), hangup) => {
+            tokio::join!(access.clone().follow(hangup), access.follow_keys());
+        }
+        (None, Some(mut hangup)) if is_alone => {
+            while hangup.recv().await.is_some() {
+                info!("SIGHUP: there is no file that is read anew; flags, variables and --config need a restart");
+            }
+        }
+        (None, _) => {}
     }
 }
 

@@ -233,16 +233,37 @@ fn access(values: &mut Values<'_>) -> Option<Access> {
     let access = Access {
         policy_directory: values.parse("acl-policy-dir", path),
         tokens_file: values.parse("acl-tokens-file", path),
+        keys: values.parse("acl-jwks", key_source),
+        audiences: values.all("acl-jwt-audience").into_iter().map(|(name, _)| name).collect(),
         is_metrics_open: values.word("acl-metrics", &[("agent-read", false), ("open", true)]).unwrap_or_default(),
     };
-    let has_files = access.policy_directory.is_some() || access.tokens_file.is_some();
+    let has_files = access.policy_directory.is_some() || access.tokens_file.is_some() || access.keys.is_some();
     if is_enabled && !has_files {
         values.problems.0.push("--acl-enabled needs --acl-tokens-file, --acl-policy-dir, or both".to_owned());
     } else if has_files && !is_said {
-        let problem = "--acl-policy-dir and --acl-tokens-file do nothing without --acl-enabled; say --acl-enabled=false if nobody is to be asked for a token";
+        let problem = "--acl-policy-dir, --acl-tokens-file and --acl-jwks do nothing without --acl-enabled; say --acl-enabled=false if nobody is to be asked for a token";
+        values.problems.0.push(problem.to_owned());
+    }
+    if is_enabled && access.keys.is_some() && access.policy_directory.is_none() {
+        let problem =
+            "--acl-jwks needs --acl-policy-dir: what an identity may do stands in policies attached to its job";
         values.problems.0.push(problem.to_owned());
     }
     is_enabled.then_some(access)
+}
+
+/// A file, or an address that can be asked.
+fn key_source(text: &str) -> Result<String, String> {
+    let text = not_empty(text)?;
+    match text.split_once("://") {
+        None => Ok(text.to_owned()),
+        Some(("http" | "https", rest)) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains('@') => {
+            Ok(text.to_owned())
+        }
+        Some(_) => {
+            Err("should be a file, or http://HOST:PORT/.well-known/jwks.json, or the same with https".to_owned())
+        }
+    }
 }
 
 /// What `acl` does.

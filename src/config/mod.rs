@@ -153,6 +153,10 @@ pub struct Access {
     pub policy_directory: Option<PathBuf>,
     /// The file of tokens.
     pub tokens_file: Option<PathBuf>,
+    /// Keys of Nomad's identities: a file, or `http://…`.
+    pub keys: Option<String>,
+    /// Whom identities have to be for.
+    pub audiences: Vec<String>,
     /// Whether metrics are open to all.
     pub is_metrics_open: bool,
 }

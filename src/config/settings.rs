@@ -419,6 +419,20 @@ pub const SETTINGS: &[Setting] = &[
         "File of tokens, which `acl token create` writes and which holds no secret; read anew when it changes",
     ),
     one(
+        "acl-jwks",
+        "SOURCE",
+        None,
+        &[Serve],
+        "Keys of Nomad's workload identities: a file, or an address (http, https), http://NOMAD:4646/.well-known/jwks.json, asked again and again",
+    ),
+    many(
+        "acl-jwt-audience",
+        "NAME",
+        Some("nomadproject.io"),
+        &[Serve],
+        "Whom identities have to be for (`aud`); may be repeated; default: that of Nomad's default identity",
+    ),
+    one(
         "acl-metrics",
         "RIGHT",
         Some("agent-read"),

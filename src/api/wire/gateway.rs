@@ -61,6 +61,7 @@ impl<'a> Gateway<'a> {
         Self {
             acl: AclView {
                 enabled: acl.is_some(),
+                keys: acl.map_or(0, |acl| acl.keys),
                 policies: acl.map_or(0, |acl| acl.policies),
                 problem: acl.and_then(|acl| acl.trouble.as_deref()).unwrap_or_default(),
                 tokens: acl.map_or(0, |acl| acl.tokens),
@@ -97,6 +98,7 @@ impl<'a> Gateway<'a> {
 #[serde(rename_all = "PascalCase")]
 struct AclView<'a> {
     enabled: bool,
+    keys: usize,
     policies: usize,
     problem: &'a str,
     tokens: usize,

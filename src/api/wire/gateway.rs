@@ -180,7 +180,7 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
             counts: plugin.dates.is_some(),
             create_index: plugin.dates.map_or(0, |dates| dates.create_index.0),
             create_time: plugin.dates.and_then(|dates| time(dates.create_time)),
-            expected_source: if plugin.declared.is_empty() { "observed" } else { "declared" },
+            expected_source: plugin.expected_source(),
             hosts: hosts.len(),
             id: plugin.id.as_str(),
             instances,
@@ -245,6 +245,8 @@ struct InstanceDetail<'a> {
     health_description: &'a str,
     healthy: bool,
     host: &'a str,
+    /// Which job wants it to run; `null` where no orchestrator said so.
+    job: Option<JobDetail<'a>>,
     last_ok_time: Option<String>,
     last_probe_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,6 +292,7 @@ impl<'a> InstanceDetail<'a> {
             health_description: &record.reason.description,
             healthy: record.phase.is_healthy(),
             host: record.key.host.as_str(),
+            job: record.owner.job.as_deref().map(|job| JobDetail { id: &job.id, namespace: &job.namespace }),
             last_ok_time: socket.and_then(|socket| time(socket.last_ok_time?)),
             last_probe_time: socket.and_then(|socket| time(socket.last_probe_time?)),
             node_info: (record.key.role == Role::Node).then(|| NodeDetail::new(record)),
@@ -317,6 +320,15 @@ impl<'a> InstanceDetail<'a> {
             warnings: fingerprint.iter().flat_map(|f| &f.warnings).map(|text| &**text).collect(),
         }
     }
+}
+
+/// A job of an orchestrator.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct JobDetail<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    namespace: &'a str,
 }
 
 /// Why an instance is as it is.

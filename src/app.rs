@@ -1,5 +1,7 @@
 //! The composition root: builds all parts, starts them, stops them in order.
 
+pub mod sidecar;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -29,6 +31,7 @@ use crate::domain::socket::{SocketFile, WantedSocket};
 use crate::domain::trust::ClientAuth;
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
+use crate::metrics::Counters;
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
 use crate::registry::publisher::Publisher;
@@ -224,6 +227,7 @@ pub struct Gateway {
     commands: Commands,
     sockets: Sockets,
     reports: mpsc::Sender<Report>,
+    counters: Counters,
     /// With what tells it to read its files anew; `None`: nobody is asked for a token.
     access: Option<(Access, Signal)>,
     /// The same; `None`: plain HTTP is spoken.
@@ -270,6 +274,7 @@ impl Gateway {
         // What this store holds is one host's. Under a former id of that nobody would ever look at it again.
         let former = loaded.records.iter().map(|record| &record.key);
         let former = former.filter(|key| plan.sockets.is_some() && key.host != plan.host).cloned().collect();
+        let counters = Counters { operations: store.operations(), ..Counters::default() };
         let (publisher, handles) = Publisher::new(loaded, store);
         let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
@@ -284,6 +289,7 @@ impl Gateway {
             commands: handles.commands,
             sockets: Sockets::default(),
             reports: handles.reports,
+            counters,
         })
     }
 
@@ -314,8 +320,20 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, former, listeners, publisher, reader, history, commands, sockets, reports, access, tls } =
-            self;
+        let Self {
+            mut plan,
+            former,
+            listeners,
+            publisher,
+            reader,
+            history,
+            commands,
+            sockets,
+            reports,
+            counters,
+            access,
+            tls,
+        } = self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
         plan.api.address = tcp.unwrap_or_default().to_owned();
         if plan.api.allowed_hosts.is_empty() {
@@ -339,7 +357,7 @@ impl Gateway {
 
         let mut parts = JoinSet::new();
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
-        let mut state = state.with_commands(commands);
+        let mut state = state.with_commands(commands).with_counters(counters.clone());
         if let Some((access, hangup)) = access {
             let following = access.clone().follow(hangup);
             let stop = stop.clone();
@@ -381,7 +399,8 @@ impl Gateway {
                 plan.fingerprint,
                 supervisor::Sources { wanted: wanted_out.clone(), listed, touches },
                 Sinks { reports: reports.clone(), sockets, reader },
-            );
+            )
+            .counted_by(counters.calls);
             parts.spawn(supervisor.run(stop.clone()));
             let told = Box::new(move |state| watching.put_events(state));
             let directories = Directories::new(wanted_out, touches_in, events, noticed_in, told);
@@ -396,7 +415,7 @@ impl Gateway {
                 }),
             };
             let is_fixed = plan.discovery.places.is_empty();
-            let discovery = Discovery::new(wanted, plan.discovery, sinks, noticed);
+            let discovery = Discovery::new(wanted, plan.discovery, sinks, noticed).counted_by(counters.scans);
             parts.spawn(async move {
                 if is_fixed {
                     // Nothing is searched; its channels stay open.

@@ -11,7 +11,7 @@
 //! - `registry`: what differs from what was known; the one writer of the catalog; its readers.
 //! - `store`: records, transitions and the index on disk.
 //! - `acl`: policies and tokens in Nomad's words, and what they allow.
-//! - `api`: HTTP, from handles only.
+//! - `api`: HTTP, from handles only; `ui`: the page for people, as static files.
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown`,
 //!   `files`, `systemd`, `telemetry` and `metrics` are leaves.
 //! - `tls`, `client`: certificates and streams; HTTP as a client, for commands and whoever asks an orchestrator.
@@ -38,3 +38,4 @@ pub mod systemd;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+pub mod ui;

@@ -61,6 +61,8 @@ pub(super) enum ApiError {
     NoSuchPlugin(Meta),
     /// The plugin is known, and not on the host that was named (ours).
     NoSuchInstance,
+    /// No host of that id has an instance (ours).
+    NoSuchHost,
     /// What should be forgotten is alive (ours): these.
     Alive(Vec<InstanceKey>),
     /// A command from another machine (ours).
@@ -69,6 +71,8 @@ pub(super) enum ApiError {
     StrangeHost,
     /// A read without an id.
     MissingPluginId,
+    /// A read of a host without an id (ours).
+    MissingHostId,
     /// Whoever asks may not, in Nomad's words.
     Denied,
     /// Whoever asks may not, and this is what is missing (ours).
@@ -94,6 +98,7 @@ impl ApiError {
             Self::NoSuchResource => (StatusCode::NOT_FOUND, "resource not found", None),
             Self::NoSuchPlugin(meta) => (StatusCode::NOT_FOUND, "plugin not found", Some(meta)),
             Self::NoSuchInstance => (StatusCode::NOT_FOUND, "the plugin has no instance on this host", None),
+            Self::NoSuchHost => (StatusCode::NOT_FOUND, "host not found", None),
             Self::Alive(keys) => return text_response(StatusCode::CONFLICT, alive_text(&keys)),
             Self::OnlyFromHere => (
                 StatusCode::FORBIDDEN,
@@ -112,6 +117,7 @@ impl ApiError {
             Self::TokenExpired => (StatusCode::INTERNAL_SERVER_ERROR, "ACL token expired", None),
             Self::NoSuchPolicy => (StatusCode::NOT_FOUND, "ACL policy not found", None),
             Self::MissingPluginId => (StatusCode::INTERNAL_SERVER_ERROR, "missing plugin ID", None),
+            Self::MissingHostId => (StatusCode::INTERNAL_SERVER_ERROR, "missing host ID", None),
             Self::NoPathToRegion => (StatusCode::INTERNAL_SERVER_ERROR, "No path to region", None),
             Self::Internal(cause) => {
                 error!(error = %chain(&*cause), "a request failed");

@@ -40,6 +40,7 @@ enum About {
     Plugins(Box<Filter>),
     Plugin { id: String },
     Hosts,
+    Host { id: String },
     Sockets,
     History { plugin: Option<PluginId>, limit: usize },
 }
@@ -54,6 +55,8 @@ impl Asked {
             Target::GatewayPlugin if id.is_empty() => return Err(ApiError::MissingPluginId),
             Target::GatewayPlugin => About::Plugin { id: String::from_utf8_lossy(id).into_owned() },
             Target::GatewayHosts => About::Hosts,
+            Target::GatewayHost if id.is_empty() => return Err(ApiError::MissingHostId),
+            Target::GatewayHost => About::Host { id: String::from_utf8_lossy(id).into_owned() },
             Target::GatewaySockets => About::Sockets,
             Target::GatewayHistory => {
                 About::History { plugin: plugin_of(query)?, limit: query.limit(USUAL_HISTORY, MOST_HISTORY)? }
@@ -114,6 +117,13 @@ impl About {
                 json::compact(&wire::PluginDetail::new(plugin, |path| state.sockets.get(path)))
             }
             About::Hosts => json::compact(&wire::hosts(catalog, &state.sockets.duplicates())),
+            About::Host { id } => {
+                let duplicates = state.sockets.duplicates();
+                let Some(host) = wire::HostDetail::new(catalog, id, &duplicates, |path| state.sockets.get(path)) else {
+                    return Err(ApiError::NoSuchHost);
+                };
+                json::compact(&host)
+            }
             About::Sockets => json::compact(&wire::SocketsView::new(&state.sockets.searched(), &state.sockets.all())),
             About::History { plugin, limit } => {
                 let transitions =

@@ -27,7 +27,9 @@ mod right;
 mod route;
 mod search;
 pub mod server;
+pub mod sidecar;
 mod stream;
+mod ui;
 pub mod wire;
 
 use std::future::Future;
@@ -35,6 +37,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::body::HttpBody;
@@ -47,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use crate::acl::Access;
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
+use crate::metrics::Counters;
 use crate::registry::allocations::Allocations;
 use crate::registry::commands::Commands;
 use crate::registry::history;
@@ -161,6 +165,7 @@ pub struct State {
     /// `None`: plain HTTP is spoken.
     tls: Option<Tls>,
     refusals: Refusals,
+    counters: Counters,
 }
 
 impl State {
@@ -185,7 +190,15 @@ impl State {
             access: None,
             tls: None,
             refusals: Refusals::default(),
+            counters: Counters::default(),
         }
+    }
+
+    /// Shows what these count, and counts requests there.
+    #[must_use]
+    pub fn with_counters(mut self, counters: Counters) -> Self {
+        self.counters = counters;
+        self
     }
 
     /// Takes commands, too.
@@ -243,42 +256,83 @@ impl Api {
     {
         let Self(state) = self;
         let (parts, body) = request.into_parts();
+        let begun = Instant::now();
         // A body that nobody reads goes now. What is kept while a query waits is kept ten thousand times, so the headers go,
         // too.
         let body = (parts.method == Method::PUT || parts.method == Method::POST).then(|| Body::new(body));
         let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
         let coding = Coding::asked_for(&parts.headers);
         let visitor = Visitor::of(state.access.as_ref(), &parts.headers);
+        // Nobody else has two.
+        let is_metrics = parts.uri.path().ends_with("metrics");
+        let format = if is_metrics { metrics::Format::asked_for(&parts.headers) } else { metrics::Format::Text };
         let (method, uri) = (parts.method, parts.uri);
+        let resolved = route::resolve(&method, &uri);
+        let route = match &resolved {
+            Resolved::Route(target, _) => *target as usize,
+            _ => route::TARGETS,
+        };
+        let told = Told { method: method.clone(), route };
+        if let Resolved::Route(Target::Page, file) = &resolved {
+            let response = ui::answer(&state, &method, file, &visitor, &parts.headers, coding);
+            return told.count(&state, response, begun.elapsed());
+        }
         drop(parts.headers);
         drop(parts.extensions);
-        let (target, rest) = match route::resolve(&method, &uri) {
+        let (target, rest) = match resolved {
             Resolved::Route(target, rest) => (target, rest),
-            Resolved::Redirect(location) => return finish(redirect(&method, &location), coding),
-            Resolved::Nothing => return finish(ApiError::NoSuchRoute.into_response(), coding),
+            Resolved::Redirect(location) => {
+                return told.count(&state, finish(redirect(&method, &location), coding), begun.elapsed());
+            }
+            Resolved::Nothing => {
+                let response = finish(ApiError::NoSuchRoute.into_response(), coding);
+                return told.count(&state, response, begun.elapsed());
+            }
             Resolved::Malformed => {
                 // From below Nomad's router: it depends on nothing that was asked for.
                 let mut response = Response::new(Body::from("400 Bad Request"));
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                return response;
+                return told.count(&state, response, begun.elapsed());
             }
-            Resolved::Server => return Response::default(),
+            Resolved::Server => return told.count(&state, Response::default(), begun.elapsed()),
         };
         let mut answering =
-            std::pin::pin!(serve(&state, Asking { method, uri, visitor, caller, body, coding }, target, rest));
-        let caught =
-            std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+            std::pin::pin!(serve(&state, Asking { method, uri, visitor, caller, body, coding, format }, target, rest));
+        // Only the time in which something is done counts: between two polls it waits.
+        let mut spent = begun.elapsed();
+        let caught = std::future::poll_fn(|context| {
+            let polled = Instant::now();
+            let polling = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context)));
+            spent += polled.elapsed();
+            match polling {
                 Ok(poll) => poll.map(Ok),
                 Err(_) => Poll::Ready(Err("a handler panicked; see the message before this one")),
-            });
+            }
+        });
         let response = match caught.await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => error.into_response(),
             Err(panic) => ApiError::Internal(panic.into()).into_response(),
         };
-        finish(response, coding)
+        let answered = Instant::now();
+        let response = finish(response, coding);
+        told.count(&state, response, spent + answered.elapsed())
+    }
+}
+
+/// What of a request is counted with its answer.
+struct Told {
+    method: Method,
+    route: usize,
+}
+
+impl Told {
+    fn count(&self, state: &State, response: Response<Body>, spent: Duration) -> Response<Body> {
+        let (method, code) = (self.method.as_str(), response.status().as_u16());
+        state.counters.requests.answered(route::TARGETS + 1, self.route, method, code, spent);
+        response
     }
 }
 
@@ -292,6 +346,8 @@ struct Asking {
     /// `None`: it is not one that is read.
     body: Option<Body>,
     coding: Coding,
+    /// How metrics would be written.
+    format: metrics::Format,
 }
 
 async fn serve(
@@ -300,7 +356,7 @@ async fn serve(
     target: Target,
     rest: Vec<u8>,
 ) -> Result<Response<Content>, ApiError> {
-    let Asking { method, uri, visitor, caller, body, coding } = asking;
+    let Asking { method, uri, visitor, caller, body, coding, format } = asking;
     let right = target.right(&method);
     match target {
         Target::Live | Target::Ready | Target::Metrics => {
@@ -311,7 +367,7 @@ async fn serve(
             return Ok(match target {
                 Target::Live => health::live(),
                 Target::Ready => health::ready(state),
-                _ => metrics::answer(state),
+                _ => metrics::answer(state, format),
             });
         }
         Target::GatewayPlugin if method == Method::DELETE => {
@@ -346,6 +402,7 @@ async fn serve(
         | Target::GatewayPlugins
         | Target::GatewayPlugin
         | Target::GatewayHosts
+        | Target::GatewayHost
         | Target::GatewaySockets
         | Target::GatewayHistory => {
             let asked = gateway::Asked::parse(state, target, &rest, &Query::parse(uri.query()))?;
@@ -366,7 +423,7 @@ async fn serve(
         | Target::TokenSelf
         | Target::Policy
         | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor),
-        Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
+        Target::Page | Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
             Err(ApiError::NoSuchRoute)
         }
     }

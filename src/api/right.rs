@@ -88,7 +88,8 @@ impl Target {
             | Self::GatewayHosts
             | Self::GatewaySockets
             | Self::GatewayHistory
-            | Self::GatewayStream => Right::ReadPlugins,
+            | Self::GatewayStream
+            | Self::GatewayHost => Right::ReadPlugins,
             Self::EventStream => Right::Events,
             Self::Search | Self::FuzzySearch => Right::Contexts,
             Self::AgentSelf => Right::ReadAgent,
@@ -101,6 +102,8 @@ impl Target {
             | Self::Regions
             | Self::AgentHealth
             | Self::License
+            // Files that are the same for everybody; what they show, they ask for with the reader's own token.
+            | Self::Page
             | Self::Description
             | Self::Live
             | Self::Ready => Right::Open,
@@ -117,6 +120,8 @@ impl Target {
             | Self::GatewaySockets
             | Self::GatewayHistory
             | Self::GatewayStream
+            | Self::GatewayHost
+            | Self::Page
             | Self::Description
             | Self::Live
             | Self::Ready

@@ -7,10 +7,10 @@ use super::file::File;
 use super::plugins::{MOST_EXPECTED, plugins};
 use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
-use super::values::{Values, not_empty, number, one_of, positive, shown};
+use super::values::{Values, not_empty, not_negative, number, one_of, positive, shown};
 use super::{
     Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell,
-    Sources, Status, Tls, Wait,
+    Sidecar, Sources, Status, Surface, Tls, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};
@@ -71,6 +71,67 @@ fn sources(values: &mut Values<'_>) -> Sources {
 pub fn serve(command: Command, typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Serve, Problems> {
     let mut values = Values::new(command, typed, variable, problems);
     let config = served(&mut values);
+    values.finish(config)
+}
+
+/// What takes livenessprobe's place. What excludes what, and where metrics are and where not, is as there.
+///
+/// # Errors
+/// Every problem, those found while scanning included.
+pub fn sidecar(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Sidecar, Problems> {
+    let mut values = Values::new(Command::Sidecar, typed, variable, problems);
+    let mut addresses = Vec::new();
+    for (value, origin) in values.all("csi-address") {
+        // Relative, too, as gRPC for Go takes it.
+        let parsed = match address::parse(&value) {
+            Err(address::BadAddress::Relative) if !value.contains(':') => {
+                std::path::absolute(&value).map_err(|_| address::BadAddress::Relative)
+            }
+            parsed => parsed,
+        };
+        match parsed {
+            Ok(path) if addresses.contains(&path) => {}
+            Ok(path) => addresses.push(path),
+            Err(error) => values.wrong(&origin, &value, error),
+        }
+    }
+    let port = values.count("health-port", 0, u32::from(u16::MAX)).unwrap_or_default();
+    let metrics_path = values.parse("metrics-path", |path| match path {
+        "/healthz" => Err("is where health is".to_owned()),
+        path if path.starts_with('/') => Ok(path.to_owned()),
+        _ => Err("does not begin with a slash".to_owned()),
+    });
+    let metrics_address = values.address("metrics-address");
+    let endpoints = values.endpoints();
+    // What says the default is not said, as there.
+    let excluded = [("health-port", "9808"), ("metrics-address", "")].map(|(name, default)| {
+        let is_said = values.all(name).iter().any(|(value, origin)| *origin != Origin::Default && value != default);
+        (name, is_said && !endpoints.is_empty())
+    });
+    for (name, _) in excluded.iter().filter(|(_, is_excluded)| *is_excluded) {
+        let problem = format!("--{name} and --http-endpoint exclude each other; --http-endpoint does for both");
+        values.problems.0.push(problem);
+    }
+    let given = |name: &str| values.all(name).iter().any(|(_, origin)| *origin != Origin::Default);
+    let deprecated = ["health-port", "metrics-address"].into_iter().filter(|name| given(name));
+    let deprecated = deprecated.chain(typed.idle.iter().copied()).map(|name| format!("--{name}")).collect();
+    let surfaces = if endpoints.is_empty() {
+        let health = Surface { endpoint: format!(":{port}"), has_health: true, metrics_path: None };
+        let metrics = metrics_address.map(|endpoint| Surface { endpoint, has_health: false, metrics_path });
+        std::iter::once(health).chain(metrics).collect()
+    } else {
+        let surface = |endpoint| Surface { endpoint, has_health: true, metrics_path: metrics_path.clone() };
+        endpoints.into_iter().map(surface).collect()
+    };
+    let config = Sidecar {
+        addresses,
+        probe_timeout: values.duration("probe-timeout"),
+        max_age: values.parse("healthz-max-age", not_negative).unwrap_or_default(),
+        surfaces,
+        socket: values.socket_file(),
+        deprecated,
+        logging: values.logging(),
+    };
     values.finish(config)
 }
 

@@ -103,6 +103,36 @@ pub struct Serve {
     pub logging: Logging,
 }
 
+/// What runs in livenessprobe's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sidecar {
+    /// Sockets of drivers.
+    pub addresses: Vec<PathBuf>,
+    /// Limit of connecting and `Probe` together.
+    pub probe_timeout: Duration,
+    /// How long ago a probe may have begun that still answers; zero: not before it was asked for.
+    pub max_age: Duration,
+    /// Addresses to listen on.
+    pub surfaces: Vec<Surface>,
+    /// Whose the unix sockets among them are.
+    pub socket: SocketFile,
+    /// Flags that were given, work, and should not be given any more.
+    pub deprecated: Vec<String>,
+    /// Logs.
+    pub logging: Logging,
+}
+
+/// One address of a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surface {
+    /// `HOST:PORT`, `:PORT` or `unix:///PATH`.
+    pub endpoint: String,
+    /// Whether `/healthz` is there.
+    pub has_health: bool,
+    /// Where metrics are; `None`: nowhere.
+    pub metrics_path: Option<String>,
+}
+
 /// Files of TLS on the listening side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {

@@ -176,22 +176,24 @@ impl<'a> Values<'a> {
     pub(super) fn endpoints(&mut self) -> Vec<String> {
         let mut endpoints = Vec::new();
         for (value, origin) in self.all("http-endpoint") {
-            let is_unix = value.strip_prefix("unix:").is_some_and(|path| path.contains('/'));
-            let is_tcp = value.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-            if is_unix || is_tcp {
-                endpoints.push(value);
-            } else {
-                self.wrong(&origin, &value, "is no address: HOST:PORT, :PORT or unix:///PATH");
+            match endpoint(&value) {
+                Ok(endpoint) => endpoints.push(endpoint),
+                Err(what) => self.wrong(&origin, &value, what),
             }
         }
         endpoints
+    }
+
+    /// One address to listen on.
+    pub(super) fn address(&mut self, name: &str) -> Option<String> {
+        self.parse(name, endpoint)
     }
 
     /// Whose unix sockets are.
     pub(super) fn socket_file(&mut self) -> SocketFile {
         let mode = self.parse("socket-mode", |text| {
             let mode = u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok();
-            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is no mode in octal, such as 0660".to_owned())
+            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is no mode in octal up to 0777, such as 0660".to_owned())
         });
         let owner = self.parse("socket-owner", |text| {
             let (user, group) = text.split_once(':').unwrap_or((text, ""));
@@ -394,6 +396,22 @@ fn host_name(text: &str) -> Option<String> {
 
 fn default(setting: &Setting) -> Vec<(String, Origin)> {
     setting.default.map(|value| (value.to_owned(), Origin::Default)).into_iter().collect()
+}
+
+fn endpoint(value: &str) -> Result<String, String> {
+    let is_unix = value.strip_prefix("unix:").is_some_and(|path| path.contains('/'));
+    let is_tcp = value.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if is_unix || is_tcp {
+        Ok(value.to_owned())
+    } else {
+        Err("is no address: HOST:PORT, :PORT or unix:///PATH".to_owned())
+    }
+}
+
+/// A duration that may be none at all.
+pub(super) fn not_negative(text: &str) -> Result<Duration, String> {
+    let nanos = duration::parse(text).and_then(|nanos| u64::try_from(nanos).ok());
+    nanos.map(Duration::from_nanos).ok_or_else(|| "is no duration, such as 0, 500ms or 1s".to_owned())
 }
 
 pub(super) fn positive(text: &str) -> Result<Duration, String> {

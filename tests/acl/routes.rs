@@ -422,6 +422,7 @@ const ROUTES: &[RouteRow] = &[
     // The fixture takes no commands; `only_a_manager_forgets` asks a gateway that does.
     RouteRow("DELETE", "/v1/gateway/plugin/:id", "/v1/gateway/plugin/nfs", [405; 12]),
     RouteRow("GET", "/v1/gateway/hosts", "/v1/gateway/hosts", PLUGIN_READ),
+    RouteRow("GET", "/v1/gateway/host/:id", "/v1/gateway/host/host-0001", PLUGIN_READ),
     RouteRow("GET", "/v1/gateway/sockets", "/v1/gateway/sockets", PLUGIN_READ),
     RouteRow("GET", "/v1/gateway/history", "/v1/gateway/history", PLUGIN_READ),
     RouteRow("GET", "/v1/gateway/stream", "/v1/gateway/stream", PLUGIN_READ),
@@ -463,6 +464,7 @@ const ROUTES: &[RouteRow] = &[
         [403, 403, 403, 403, 403, 403, 403, 200, 403, 403, 403, 200],
     ),
     RouteRow("GET", "/v1/operator/license", "/v1/operator/license", [204; 12]),
+    RouteRow("GET", "/ui/:file", "/ui/", OPEN),
     RouteRow("GET", "/openapi.json", "/openapi.json", OPEN),
     RouteRow("GET", "/livez", "/livez", OPEN),
     RouteRow("GET", "/healthz", "/healthz", OPEN),

@@ -134,6 +134,8 @@ fn durability(durability: &Durability) -> (&'static str, &str) {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::api) struct PluginSum<'a> {
+    /// When an instance last went to another phase.
+    changed_time: Option<String>,
     controller_required: bool,
     controllers_expected: u32,
     controllers_healthy: u32,
@@ -152,9 +154,39 @@ pub(in crate::api) struct PluginSum<'a> {
     phases: BTreeMap<&'static str, usize>,
     provider: &'a str,
     providers: BTreeMap<&'a str, u32>,
+    /// Some of those that are not healthy, the longest first.
+    unwell: Vec<Unwell<'a>>,
     version: &'a str,
     versions: BTreeMap<&'a str, u32>,
     warnings: BTreeSet<&'a str>,
+}
+
+/// How many instances that are not healthy a sum names: enough to say what is wrong, whatever the size of the fleet.
+const UNWELL: usize = 4;
+
+/// An instance that is not healthy.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Unwell<'a> {
+    host: &'a str,
+    phase: &'static str,
+    reason: Reason<'a>,
+    role: &'static str,
+    since: Option<String>,
+    socket: &'a str,
+}
+
+impl<'a> From<&'a Record> for Unwell<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self {
+            host: record.key.host.as_str(),
+            phase: record.phase.as_str(),
+            reason: (&record.reason).into(),
+            role: record.key.role.as_str(),
+            since: time(record.since),
+            socket: &record.socket,
+        }
+    }
 }
 
 impl<'a> From<&'a Plugin> for PluginSum<'a> {
@@ -165,15 +197,26 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
         let mut phases = BTreeMap::new();
         let mut hosts = BTreeSet::new();
         let mut warnings = BTreeSet::new();
+        let mut unwell: Vec<&Record> = Vec::new();
+        let mut changed = None;
         let mut instances = 0;
         for record in records(plugin) {
             instances += 1;
+            changed = changed.max(Some(record.since));
+            if !record.phase.is_healthy() {
+                let at = unwell.partition_point(|other| other.since <= record.since);
+                if at < UNWELL {
+                    unwell.truncate(UNWELL - 1);
+                    unwell.insert(at, record);
+                }
+            }
             *phases.entry(record.phase.as_str()).or_default() += 1;
             hosts.insert(&record.key.host);
             warnings
                 .extend(record.fingerprint.iter().flat_map(|fingerprint| &fingerprint.warnings).map(|text| &**text));
         }
         Self {
+            changed_time: changed.and_then(time),
             controller_required: plugin.requires_controller(),
             controllers_expected: plugin.expected(Role::Controller),
             controllers_healthy: plugin.count(Role::Controller).healthy,
@@ -190,6 +233,7 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
             phases,
             provider: plugin.provider(),
             providers: by_name(&plugin.tally.providers),
+            unwell: unwell.into_iter().map(Unwell::from).collect(),
             version: plugin.version(),
             versions: by_name(&plugin.tally.versions),
             warnings,
@@ -465,6 +509,17 @@ struct DuplicateSocket {
     socket: String,
 }
 
+impl From<&Duplicate> for DuplicateSocket {
+    fn from(duplicate: &Duplicate) -> Self {
+        Self {
+            counts: duplicate.counts.to_string_lossy().into_owned(),
+            plugin_id: duplicate.key.plugin.to_string(),
+            role: duplicate.key.role.as_str(),
+            socket: duplicate.socket.to_string_lossy().into_owned(),
+        }
+    }
+}
+
 /// Every host that has an instance, by id.
 pub(in crate::api) fn hosts<'a>(catalog: &'a Catalog, duplicates: &[Duplicate]) -> Vec<Host<'a>> {
     let mut hosts = BTreeMap::<&str, Host<'_>>::new();
@@ -485,14 +540,39 @@ pub(in crate::api) fn hosts<'a>(catalog: &'a Catalog, duplicates: &[Duplicate]) 
     }
     for duplicate in duplicates {
         let Some(host) = hosts.get_mut(duplicate.key.host.as_str()) else { continue };
-        host.duplicates.push(DuplicateSocket {
-            counts: duplicate.counts.to_string_lossy().into_owned(),
-            plugin_id: duplicate.key.plugin.to_string(),
-            role: duplicate.key.role.as_str(),
-            socket: duplicate.socket.to_string_lossy().into_owned(),
-        });
+        host.duplicates.push(duplicate.into());
     }
     hosts.into_values().collect()
+}
+
+/// A host and everything that is known of its instances.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct HostDetail<'a> {
+    duplicates: Vec<DuplicateSocket>,
+    #[serde(rename = "ID")]
+    id: &'a str,
+    instances: Vec<InstanceDetail<'a>>,
+}
+
+impl<'a> HostDetail<'a> {
+    /// `None` where nothing is known of such a host. `socket` finds the side table's entry by path.
+    pub(in crate::api) fn new(
+        catalog: &'a Catalog,
+        id: &'a str,
+        duplicates: &[Duplicate],
+        socket: impl Fn(&str) -> Option<SocketStatus>,
+    ) -> Option<Self> {
+        let of = |plugin: &'a Plugin| {
+            [Role::Controller, Role::Node].into_iter().filter_map(|role| plugin.instance(role, id))
+        };
+        let records = catalog.plugins().flat_map(|plugin| of(plugin)).map(|instance| &instance.record);
+        let instances: Vec<_> =
+            records.map(|record| InstanceDetail::new(record, socket(&record.socket).as_ref())).collect();
+        let duplicates = duplicates.iter().filter(|duplicate| duplicate.key.host.as_str() == id);
+        let duplicates: Vec<_> = duplicates.map(DuplicateSocket::from).collect();
+        (!instances.is_empty()).then_some(Self { duplicates, id, instances })
+    }
 }
 
 /// What was forgotten.

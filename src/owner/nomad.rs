@@ -45,32 +45,36 @@ const TEXT: usize = 200;
 /// Longest token, in bytes: a JWT with many claims is shorter.
 const LONGEST_TOKEN: u64 = 16 << 10;
 
-/// Keys of the stub in a plugin's `Allocations` that an allocation has, too; the rest are its job's.
-const STUB: [&str; 24] = [
-    "ClientDescription",
-    "ClientStatus",
-    "CreateIndex",
-    "CreateTime",
-    "DeploymentStatus",
-    "DesiredDescription",
-    "DesiredStatus",
-    "DesiredTransition",
-    "EvalID",
-    "FollowupEvalID",
-    "ID",
-    "JobID",
-    "ModifyIndex",
-    "ModifyTime",
-    "Name",
-    "Namespace",
-    "NextAllocation",
-    "NodeID",
-    "NodeName",
-    "PreemptedAllocations",
-    "PreemptedByAllocation",
-    "RescheduleTracker",
-    "TaskGroup",
-    "TaskStates",
+/// Keys of the stub in a plugin's `Allocations` that an allocation has, too, and what Nomad leaves out of an allocation and not
+/// out of its stub. The rest of the stub is its job's.
+const STUB: [(&str, &str); 24] = [
+    ("ClientDescription", "null"),
+    ("ClientStatus", "null"),
+    ("CreateIndex", "null"),
+    ("CreateTime", "null"),
+    ("DeploymentStatus", "null"),
+    ("DesiredDescription", r#""""#),
+    ("DesiredStatus", "null"),
+    (
+        "DesiredTransition",
+        r#"{"ForceReschedule":null,"Migrate":null,"MigrateDisablePlacement":null,"NoShutdownDelay":null,"Reschedule":null}"#,
+    ),
+    ("EvalID", "null"),
+    ("FollowupEvalID", r#""""#),
+    ("ID", "null"),
+    ("JobID", "null"),
+    ("ModifyIndex", "null"),
+    ("ModifyTime", "null"),
+    ("Name", "null"),
+    ("Namespace", "null"),
+    ("NextAllocation", r#""""#),
+    ("NodeID", "null"),
+    ("NodeName", "null"),
+    ("PreemptedAllocations", "null"),
+    ("PreemptedByAllocation", r#""""#),
+    ("RescheduleTracker", "null"),
+    ("TaskGroup", "null"),
+    ("TaskStates", "null"),
 ];
 
 /// Where the secret comes from that opens Nomad's API.
@@ -118,7 +122,9 @@ pub struct Follower {
 /// Why nothing was learnt.
 #[derive(Debug, Error)]
 enum Failure {
-    #[error("no state directory of a Nomad client has its `client-id`: has the client been started, and is --nomad-state-dir its state directory?")]
+    #[error(
+        "no state directory of a Nomad client has its `client-id`: has the client been started, and is --nomad-state-dir its state directory?"
+    )]
     NoNode,
     #[error("the token cannot be read from `{}`", file.display())]
     Token { file: PathBuf, source: std::io::Error },
@@ -250,8 +256,12 @@ impl Follower {
         if *self.standing.problem != *problem {
             self.standing.since = Timestamp::now();
             match problem.as_str() {
-                "" => info!(address = %self.standing.address, allocations = self.standing.allocations, "Nomad says who runs the drivers"),
-                problem => warn!(address = %self.standing.address, problem, "what is known of allocations stays as it is"),
+                "" => {
+                    info!(address = %self.standing.address, allocations = self.standing.allocations, "Nomad says who runs the drivers")
+                }
+                problem => {
+                    warn!(address = %self.standing.address, problem, "what is known of allocations stays as it is")
+                }
             }
             self.standing.problem = problem.into();
         }
@@ -352,9 +362,11 @@ impl Told<'_> {
     /// Its stub: the values as they came, under Nomad's keys in Nomad's order.
     fn stub(&self, text: &RawValue) -> Result<Box<[u8]>, serde_json::Error> {
         let mut all: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text.get())?;
-        all.retain(|key, _| STUB.contains(&&**key));
-        for key in STUB {
-            all.entry(key.into()).or_insert(RawValue::NULL);
+        all.retain(|key, _| STUB.iter().any(|(known, _)| known == key));
+        for (key, left_out) in STUB {
+            if !all.contains_key(key) {
+                all.insert(key.into(), serde_json::from_str(left_out)?);
+            }
         }
         if let Some(job) = &self.job {
             all.insert("JobType".into(), job.kind);

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::json::time;
 use super::nomad::{self, AccessibleTopology, says};
 use crate::api::Settings;
+use crate::domain::allocation::Orchestrator;
 use crate::domain::capability::{
     Capability, CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService, VolumeExpansion,
 };
@@ -36,6 +37,8 @@ pub(in crate::api) struct Gateway<'a> {
     index: u64,
     instances: usize,
     nomad_index: u64,
+    /// Who is asked about allocations; `null`: nobody.
+    orchestrator: Option<OrchestratorView<'a>>,
     plugins: usize,
     region: &'a str,
     role: &'a str,
@@ -54,8 +57,7 @@ impl<'a> Gateway<'a> {
         sockets: usize,
         events: &'a DirectoryEvents,
         settings: &'a Settings,
-        acl: Option<&'a crate::acl::Standing>,
-        tls: Option<crate::tls::server::Standing>,
+        Parts { acl, tls, orchestrator }: Parts<'a>,
     ) -> Self {
         let (durability, durability_reason) = durability(&standing.durability);
         Self {
@@ -75,6 +77,12 @@ impl<'a> Gateway<'a> {
             index: catalog.index().0,
             instances: catalog.records().count(),
             nomad_index: catalog.nomad_index().0,
+            orchestrator: orchestrator.map(|asked| OrchestratorView {
+                address: &asked.address,
+                allocations: asked.allocations,
+                problem: &asked.problem,
+                since: time(asked.since),
+            }),
             plugins: catalog.plugins().count(),
             region: &settings.region,
             role: settings.role,
@@ -90,6 +98,24 @@ impl<'a> Gateway<'a> {
             version: env!("CARGO_PKG_VERSION"),
         }
     }
+}
+
+/// How those parts stand that are not always there.
+#[derive(Default)]
+pub(in crate::api) struct Parts<'a> {
+    pub(in crate::api) acl: Option<&'a crate::acl::Standing>,
+    pub(in crate::api) tls: Option<crate::tls::server::Standing>,
+    pub(in crate::api) orchestrator: Option<&'a Orchestrator>,
+}
+
+/// Who is asked about allocations, how many of this host run drivers, and what is wrong.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct OrchestratorView<'a> {
+    address: &'a str,
+    allocations: usize,
+    problem: &'a str,
+    since: Option<String>,
 }
 
 /// Whether rights are asked for, and what is wrong with the files that say which there are.

@@ -363,10 +363,7 @@ pub(in crate::api) fn read_body(plugin: &Plugin) -> Vec<u8> {
     out.push(b'}');
     append_fields(
         &mut out,
-        &Head {
-            controller_jobs: jobs(plugin, Role::Controller),
-            controller_required: plugin.requires_controller(),
-        },
+        &Head { controller_jobs: jobs(plugin, Role::Controller), controller_required: plugin.requires_controller() },
     );
     append_instances(&mut out, "Controllers", plugin, Role::Controller);
     append_fields(

@@ -5,6 +5,7 @@ pub mod sidecar;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -19,6 +20,7 @@ use crate::acl::{self, Access, AclError, KeySource};
 use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, Api, ReadShape};
+use crate::client::{Client, HttpError};
 use crate::config::load::Variables;
 use crate::config::settings::HTTP_ENDPOINT;
 use crate::config::{Serve, Sources, host};
@@ -28,10 +30,13 @@ use crate::discovery::{self, Discovery, Kind, fixed, places};
 use crate::domain::expected::DeclaredCounts;
 use crate::domain::id::{HostId, InstanceKey, PluginId};
 use crate::domain::socket::{SocketFile, WantedSocket};
-use crate::domain::trust::ClientAuth;
+use crate::domain::trust::{ClientAuth, Trust};
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
 use crate::metrics::Counters;
+use crate::owner::naming::Naming;
+use crate::owner::{Known, nomad};
+use crate::registry::allocations::Allocations;
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
 use crate::registry::publisher::Publisher;
@@ -63,6 +68,9 @@ pub enum AppError {
     /// No place to keep state.
     #[error("cannot keep state")]
     Store(#[from] StoreError),
+    /// An address of Nomad that is none.
+    #[error("cannot ask Nomad")]
+    Nomad(#[from] HttpError),
     /// Nobody could stop it in order.
     #[error("cannot listen to signals")]
     Signals(#[source] io::Error),
@@ -97,6 +105,8 @@ pub struct Plan {
     pub sockets: Option<BTreeSet<WantedSocket>>,
     /// Where further sockets are looked for; nowhere, unless sockets are watched.
     pub discovery: discovery::Settings,
+    /// Who is asked about the allocations of a Nomad client; `None`: nobody.
+    pub nomad: Option<NomadPlan>,
     /// When to look at them.
     pub fingerprint: fingerprint::Settings,
     /// How many instances of which plugins there should be.
@@ -119,6 +129,19 @@ pub struct Plan {
     pub api: api::Settings,
 }
 
+/// Whom to ask about allocations.
+#[derive(Debug, Clone)]
+pub struct NomadPlan {
+    /// A server's or client's address.
+    pub address: String,
+    /// What opens its API.
+    pub token: nomad::Token,
+    /// How it is known.
+    pub trust: Trust,
+    /// State directories of clients, of which the first that has one says the node's id.
+    pub state_directories: Vec<PathBuf>,
+}
+
 impl Plan {
     /// A plan with the defaults of everything that is not named here.
     #[must_use]
@@ -130,6 +153,7 @@ impl Plan {
             retire: After::default(),
             sockets,
             discovery: discovery::Settings::default(),
+            nomad: None,
             fingerprint: fingerprint::Settings::default(),
             declared: BTreeMap::new(),
             endpoints,
@@ -164,13 +188,24 @@ impl Plan {
             rank: u32::try_from(sources.addresses.len()).unwrap_or(u32::MAX).saturating_add(place),
             ..WantedSocket::configured(path.clone())
         }));
-        let nomads = searched.places.iter().filter(|place| place.kind == Kind::Nomad).map(|place| &*place.path);
-        let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads));
+        let nomads = searched.places.iter().filter(|place| place.kind == Kind::Nomad);
+        let nomads: Vec<PathBuf> = nomads.map(|place| place.path.clone()).collect();
+        let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads.iter().map(PathBuf::as_path)));
         let counts = config.plugins.iter().map(|plugin| (plugin.id.clone(), plugin.expected.on(&host)));
         let declared = counts.filter(|(_, counts)| !counts.is_empty()).collect();
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
         plan.declared = declared;
         plan.discovery = searched;
+        plan.nomad = config.nomad.as_ref().map(|nomad| NomadPlan {
+            address: nomad.address.clone(),
+            token: match (&nomad.token_file, &nomad.token) {
+                (Some(file), _) => nomad::Token::File(file.clone()),
+                (None, Some(token)) => nomad::Token::Secret(token.secret().into()),
+                (None, None) => nomad::Token::None,
+            },
+            trust: nomad.trust.clone(),
+            state_directories: nomads,
+        });
         plan.history = config.history;
         plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
         plan.socket.clone_from(&config.socket);
@@ -385,6 +420,14 @@ impl Gateway {
             });
             state = state.with_tls(tls);
         }
+        let nomad = match plan.nomad.take() {
+            None => None,
+            Some(nomad) => {
+                let allocations = Allocations::default();
+                state = state.with_allocations(allocations.clone());
+                Some(nomad.follower(allocations)?)
+            }
+        };
         let api = Api::new(state);
         for listener in listeners {
             info!(address = listener.url(), "serving");
@@ -396,8 +439,36 @@ impl Gateway {
             for socket in &wanted {
                 info!(socket = %socket.path.display(), role = socket.role.as_str(), "watching");
             }
-            let (wanted_in, wanted_out) = watch::channel(Arc::new(wanted.clone()));
-            let (listed_in, listed) = watch::channel(plan.discovery.places.is_empty());
+            let (mut wanted_in, wanted_out) = watch::channel(Arc::new(wanted.clone()));
+            let (mut listed_in, listed) = watch::channel(plan.discovery.places.is_empty());
+            if let Some((follower, known)) = nomad {
+                // What is found gets its names between discovery and the supervisor.
+                let (found_in, found) = watch::channel(Arc::new(wanted.clone()));
+                let (searched_in, searched) = watch::channel(*listed.borrow());
+                let (held_back, catalog) = (sockets.clone(), reader.clone());
+                let naming = Naming {
+                    known,
+                    found,
+                    searched,
+                    wanted: std::mem::replace(&mut wanted_in, found_in),
+                    listed: std::mem::replace(&mut listed_in, searched_in),
+                    held_back: Box::new(move |sockets| held_back.put_held_back(sockets)),
+                    records: Box::new(move |allocation| {
+                        let catalog = catalog.current();
+                        let of = catalog.records().filter(|record| *record.owner.alloc_id == *allocation);
+                        of.cloned().collect()
+                    }),
+                };
+                for part in
+                    [Box::pin(naming.run()) as Pin<Box<dyn Future<Output = ()> + Send>>, Box::pin(follower.run())]
+                {
+                    let stop = stop.clone();
+                    parts.spawn(async move {
+                        // Until then it never ends.
+                        let _ = stop.run_until_cancelled_owned(part).await;
+                    });
+                }
+            }
             let (events_in, events) = watch::channel(Arc::default());
             let (noticed_in, noticed) = watch::channel(0);
             let (touches_in, touches) = mpsc::channel(64);
@@ -475,6 +546,26 @@ async fn reread(access: Option<Access>, hangup: Option<Signal>, is_alone: bool) 
             }
         }
         (None, _) => {}
+    }
+}
+
+impl NomadPlan {
+    fn follower(self, allocations: Allocations) -> Result<(nomad::Follower, watch::Receiver<Arc<Known>>), AppError> {
+        let client = Client::new(&self.address, self.trust)?;
+        let (known_in, known) = watch::channel(Arc::default());
+        let standing = allocations.clone();
+        let directories = self.state_directories;
+        // Read each time: a client that is installed later, or anew, has an id of its own.
+        let node = move || {
+            let id = discovery::host_id(directories.iter().map(PathBuf::as_path))?;
+            Some(id.as_str().into())
+        };
+        let sinks = nomad::Sinks {
+            known: known_in,
+            allocations: Box::new(move |all| allocations.replace(all)),
+            standing: Box::new(move |asked| standing.put_orchestrator(asked)),
+        };
+        Ok((nomad::Follower::new(client, self.token, Box::new(node), sinks), known))
     }
 }
 

@@ -31,6 +31,7 @@ pub mod domain;
 pub mod files;
 pub mod fingerprint;
 pub mod metrics;
+pub mod owner;
 pub mod registry;
 pub mod shutdown;
 pub mod store;

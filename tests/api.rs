@@ -876,7 +876,9 @@ async fn the_page_is_at_most_100_kb_on_the_wire_and_a_304_has_no_body() {
         let head = served.ask("HEAD", &target, "").await;
         assert_eq!((head.status, head.body.len()), (200, 0), "{target}");
         let tag = head.header("Etag").expect("a tag").to_owned();
-        let raw = format!("GET {target} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nIf-None-Match: {tag}\r\nConnection: close\r\n\r\n");
+        let raw = format!(
+            "GET {target} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nIf-None-Match: {tag}\r\nConnection: close\r\n\r\n"
+        );
         let answer = served.raw(raw.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 304 Not Modified\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
     }
@@ -937,7 +939,17 @@ fn the_page_names_no_other_place_and_makes_no_markup_from_text() {
     for file in FILES.iter().filter(|file| file.path != "unhealthy.md") {
         let text = std::str::from_utf8(file.bytes).expect("UTF-8");
         let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
-        for refused in ["http://", "https://", "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "style=", "=\"/"] {
+        for refused in [
+            "http://",
+            "https://",
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "style=",
+            "=\"/",
+        ] {
             assert!(!elsewhere.contains(refused), "{}: {refused}", file.path);
         }
     }

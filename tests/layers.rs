@@ -58,6 +58,7 @@ const TABLE: &[Row] = &[
         &[
             "acl",
             "api",
+            "client",
             "config",
             "csi",
             "discovery",

@@ -9,8 +9,8 @@ use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
 use super::values::{Values, not_empty, not_negative, number, one_of, positive, shown};
 use super::{
-    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell,
-    Sidecar, Sources, Status, Surface, Tls, Wait,
+    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Nomad, Probe, Serve,
+    Shell, Sidecar, Sources, Status, Surface, Tls, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};
@@ -181,6 +181,7 @@ fn served(values: &mut Values<'_>) -> Serve {
         role,
         plugins,
         host: values.parse("host-id", |text| HostId::parse(text).map_err(|error| error.to_string())),
+        nomad: nomad(values),
         poll_interval: values.duration("poll-interval"),
         probe_timeout: values.duration("probe-timeout"),
         timeout: values.duration("timeout"),
@@ -200,6 +201,23 @@ fn served(values: &mut Values<'_>) -> Serve {
         access: access(values),
         logging: values.logging(),
     }
+}
+
+/// Whom to ask about allocations. The task's own identity is where Nomad puts it for a task that asks for it.
+fn nomad(values: &mut Values<'_>) -> Option<Nomad> {
+    const IDENTITY: &str = "NOMAD_SECRETS_DIR";
+    let token_file = values.parse("nomad-token-file", |text| Ok(PathBuf::from(not_empty(text)?)));
+    let Some((address, origin)) = values.all("nomad-addr").pop() else {
+        if token_file.is_some() {
+            values.problems.0.push("--nomad-token-file does nothing without --nomad-addr".to_owned());
+        }
+        return None;
+    };
+    values.check_address(&origin, &address);
+    let token = if token_file.is_some() { None } else { values.nomad_token() };
+    let identity = (values.variable)(IDENTITY).map(|folder| PathBuf::from(folder).join("nomad_token"));
+    let token_file = token_file.or_else(|| identity.filter(|file| token.is_none() && file.exists()));
+    Some(Nomad { address, token_file, token, trust: values.trust() })
 }
 
 /// What is spoken over TCP. A file that would do nothing is a mistake that leaves a door open.

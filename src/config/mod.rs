@@ -69,6 +69,8 @@ pub struct Serve {
     pub plugins: Vec<Declared>,
     /// This host's id, if it was given.
     pub host: Option<HostId>,
+    /// Whom to ask who runs the drivers of a Nomad client; `None`: nobody.
+    pub nomad: Option<Nomad>,
     /// From one look at a socket to the next.
     pub poll_interval: Duration,
     /// Limit of `Probe`.
@@ -131,6 +133,19 @@ pub struct Surface {
     pub has_health: bool,
     /// Where metrics are; `None`: nowhere.
     pub metrics_path: Option<String>,
+}
+
+/// Whom to ask about the allocations of a Nomad client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nomad {
+    /// A server's or client's address.
+    pub address: String,
+    /// The file with the token.
+    pub token_file: Option<PathBuf>,
+    /// The token itself, if there is no file.
+    pub token: Option<Token>,
+    /// How the server is known.
+    pub trust: Trust,
 }
 
 /// Files of TLS on the listening side.

@@ -372,7 +372,7 @@ async fn what_a_running_nomad_answered_is_what_we_answer() {
     secrets.push(("not-a-uuid", GARBAGE.to_owned()));
     let secret = |name: &str| secrets.iter().find(|(known, _)| *known == name).map(|(_, secret)| secret.clone());
     let fixture = Fixture::guarded(api::Settings::default(), Some(files.access()));
-    let owned = |role| Record { owner: Owner { alloc_id: "a1".into() }, ..instance("hostpath0", role, "host-0001") };
+    let owned = |role| Record { owner: Owner::allocation("a1"), ..instance("hostpath0", role, "host-0001") };
     fixture.apply_at(41, [put(owned(Role::Controller))]);
     fixture.apply_at(42, [put(owned(Role::Node))]);
     fixture.allocations.replace([allocation("a1", "default", 40)]);

@@ -203,7 +203,8 @@ pub(super) async fn ask(address: &str, method: &str, target: &str, token: &str, 
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     let token = if token.is_empty() { String::new() } else { format!("X-Nomad-Token: {token}\r\n") };
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    let request = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{token}{length}\r\n{body}");
+    let request =
+        format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{token}{length}\r\n{body}");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     within(stream.read_to_end(&mut answer)).await.expect("it answers and closes");

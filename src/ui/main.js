@@ -60,7 +60,7 @@ function go() {
     if (link.dataset.view === (NAVIGATION[route.view] ?? route.view)) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }
-  if (document.activeElement !== search) search.value = route.query.q ?? '';
+  search.value = route.query.q ?? '';
   view.update();
   if (!isFirst) {
     scrollTo(0, 0);
@@ -74,13 +74,18 @@ const LISTS = ['plugins', 'hosts', 'sockets', 'events'];
 
 search.addEventListener('input', () => {
   if (LISTS.includes(route.view)) route.set({ q: search.value || undefined });
-  else if (search.value) location.hash = `#/plugins?q=${encodeURIComponent(search.value)}`;
+  else if (search.value) {
+    history.pushState(null, '', `#/plugins?q=${encodeURIComponent(search.value)}`);
+    go();
+  }
 });
 search.addEventListener('keydown', (event) => {
   if (event.key === 'Enter' || event.key === 'ArrowDown') {
     event.preventDefault();
-    if (view.table?.items.length === 1 && view.table.href?.(view.table.items[0]) && event.key === 'Enter') location.hash = view.table.href(view.table.items[0]);
-    else { view.table && (view.table.cursor = -1); view.table?.move(1); }
+    if (view.table?.items.length === 1 && view.table.href?.(view.table.items[0]) && event.key === 'Enter') {
+      search.blur();
+      location.hash = view.table.href(view.table.items[0]);
+    } else { view.table && (view.table.cursor = -1); view.table?.move(1); }
   }
   if (event.key === 'Escape') {
     event.preventDefault();
@@ -175,7 +180,7 @@ function drawNotices() {
   const list = [];
   if (isDown) list.push(['down', link.since, link.why]);
   if (link.kind === 'denied') list.push(['denied', link.text, store.token !== '']);
-  if (!isDown && store.restarted && Date.now() - store.restarted < 15_000) list.push(['restarted']);
+  if (!isDown && store.back && Date.now() - store.back.at < 15_000) list.push(['back', store.back.isAnother]);
   if (store.updated) list.push(['updated', gateway?.Version]);
   if (gateway && link.kind !== 'denied') {
     if (!gateway.Scanned && !isDown) list.push(['scanning']);
@@ -190,7 +195,7 @@ function drawNotices() {
     switch (kind) {
       case 'down': return notice('unhealthy', h('b', null, 'The gateway is away'), ` since ${clock(one)}: ${two}. What is shown is what was known then; this page goes on by itself when it is back. `, h('button', { type: 'button', class: 'small', onclick: retry }, 'Try now'));
       case 'denied': return tokenForm(one, two);
-      case 'restarted': return notice('healthy', h('b', null, 'The gateway is back'), ': it was restarted. What is shown is current again.');
+      case 'back': return notice('healthy', h('b', null, 'The gateway is back'), one ? ': it was restarted. What is shown is current again.' : '. What is shown is current again.');
       case 'updated': return notice('new', h('b', null, `The gateway is of version ${one} now`), '. ', h('button', { type: 'button', class: 'small', onclick: () => location.reload() }, 'Load its page'));
       case 'scanning': return notice('starting', h('b', null, 'The gateway has just started'), ' and looks at every driver. What is shown is what it knew before.');
       case 'not durable': return notice('degraded', h('b', null, 'Not durable'), ': what is learnt now is not on disk. ', foreign(one));

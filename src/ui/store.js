@@ -108,8 +108,8 @@ function heard(message) {
   if (message.kind === 'live') {
     const { gateway } = message;
     const began = message.at - gateway.UptimeSeconds * 1000;
-    // It began later than the one that was heard before: another process.
-    store.restarted = store.began !== undefined && began > store.began + 3000 ? Date.now() : store.restarted;
+    // Whole seconds: it may look up to one younger than it is, never older.
+    if (before.kind === 'down') store.back = { at: Date.now(), isAnother: began > before.since - 500 };
     store.updated = store.version !== undefined && store.version !== gateway.Version;
     store.version ??= gateway.Version;
     store.began = began;

@@ -38,7 +38,7 @@ function trouble(plugin, instance, { isNamed = true, more = 0 } = {}) {
   const reason = reasonOf(instance);
   return h('article', { class: `trouble is-${instance.Phase}` }, h('div', null,
     h('div', { class: 'said' },
-      h('header', null, chip(instance.Phase), isNamed && h('h3', null, pluginLink(plugin)),
+      h('header', null, chip(instance.Phase), isNamed && h('h2', null, pluginLink(plugin)),
         h('span', { class: 'quiet since' }, 'for ', when(instance.Since, 'for'), ', since ', when(instance.Since, 'clock'))),
       h('p', { class: 'why' }, foreign(reason)),
       !isWell && instance.Reason.Description && instance.Reason.Description !== reason && h('p', { class: 'raw quiet' }, foreign(instance.Reason.Description)),
@@ -151,8 +151,8 @@ export class Plugins {
     const ill = tally.unhealthy + tally.degraded;
     const name = tally.unhealthy > 0 ? 'unhealthy' : ill > 0 ? 'degraded' : 'healthy';
     if (all.length === 0) put(this.summary, store.isWhole ? 'No plugins yet' : 'Plugins');
-    else if (ill === 0) put(this.summary, icon('healthy'), all.length === 1 ? 'The one plugin is healthy' : `All ${all.length.toLocaleString('en')} plugins are healthy`);
-    else put(this.summary, icon(name), `${ill.toLocaleString('en')} of ${count(all.length, 'plugin')} ${ill === 1 ? 'is' : 'are'} not healthy`);
+    else if (ill === 0) put(this.summary, icon('healthy'), all.length === 1 ? 'The one plugin is healthy' : `All ${all.length.toLocaleString('en')} plugins are healthy`, !store.isWhole && h('span', { class: 'quiet' }, 'so far'));
+    else put(this.summary, icon(name), `${ill.toLocaleString('en')} of ${count(all.length, 'plugin')} ${ill === 1 ? 'is' : 'are'} not healthy`, !store.isWhole && h('span', { class: 'quiet' }, 'so far'));
   }
 
   cards(all) {
@@ -271,7 +271,7 @@ export class Plugin {
     this.soon = throttled(this.draw, 150);
     put(this.head, h('h1', null, foreign(this.id)));
     this.hide(true);
-    this.load();
+    if (store.link.kind === 'live') this.load();
   }
 
   hide(isHidden) {
@@ -280,7 +280,9 @@ export class Plugin {
 
   async load() {
     try {
-      const [detail, history] = await Promise.all([ask(this.path, this.abort.signal), ask(`v1/gateway/history?limit=1000&plugin=${enc(this.id)}`, this.abort.signal)]);
+      // How it is can be shown without what it was.
+      const past = ask(`v1/gateway/history?limit=1000&plugin=${enc(this.id)}`, this.abort.signal).catch(() => ({ body: [] }));
+      const [detail, history] = await Promise.all([ask(this.path, this.abort.signal), past]);
       this.index = detail.index;
       this.instances = new Map([...Object.values(detail.body.Controllers), ...Object.values(detail.body.Nodes)].map((one) => [`${one.Role}\n${one.Host}`, one]));
       this.sum = detail.body;
@@ -410,7 +412,7 @@ export class Plugin {
     }
     const unknown = [...new Set(all.flatMap((one) => one.UnknownCapabilities))];
     put(this.matrix, h('h2', { id: 'capabilities' }, 'Capabilities'),
-      h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-labelledby': 'capabilities' }, h('div', { class: `services ${columns.length > 3 ? 'is-wide' : ''}` }, tables)),
+      h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Tables of capabilities' }, h('div', { class: `services ${columns.length > 3 ? 'is-wide' : ''}` }, tables)),
       unknown.length > 0 && h('p', { class: 'quiet' }, 'Of a newer CSI than this gateway knows: ', foreign(unknown.join(', '))));
   }
 
@@ -471,8 +473,7 @@ class Asked {
   }
 
   update(change) {
-    if (!change) this.reload();
-    else if (change.route) this.draw();
+    if (!change) { if (store.link.kind === 'live') this.reload(); else this.draw(); } else if (change.route) this.draw();
     else if (change.line || change.tick || change.link?.kind === 'live') this.reload();
   }
 
@@ -622,7 +623,7 @@ export class Events {
     });
     this.element = h('div', { class: 'view' }, h('div', { class: 'headline' }, this.summary), this.filters, this.table.element, source(this.path));
     this.soon = throttled(() => this.draw(), 200);
-    this.load();
+    if (store.link.kind === 'live') this.load();
   }
 
   get path() {

@@ -91,6 +91,13 @@ retire_lost = "24h"
 # File of tokens, which `acl token create` writes and which holds no secret; read anew when it changes
 # acl_tokens_file = "FILE"
 
+# Keys of Nomad's workload identities: a file, or an address (http, https),
+# http://NOMAD:4646/.well-known/jwks.json, asked again and again
+# acl_jwks = "SOURCE"
+
+# Whom identities have to be for (`aud`); may be repeated; default: that of Nomad's default identity
+acl_jwt_audience = ["nomadproject.io"]
+
 # What /metrics needs with --acl-enabled: agent-read (a token that may read the agent, as in Nomad) or open
 acl_metrics = "agent-read"
 

@@ -10,7 +10,7 @@
 //! - `fingerprint`: when to look at a socket, and what a look means.
 //! - `registry`: what differs from what was known; the one writer of the catalog; its readers.
 //! - `store`: records, transitions and the index on disk.
-//! - `acl`: policies and tokens in Nomad's words, and what they allow.
+//! - `acl`: policies, tokens and identities in Nomad's words, and what they allow.
 //! - `api`: HTTP, from handles only; `ui`: the page for people, as static files.
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown`,
 //!   `files`, `systemd`, `telemetry` and `metrics` are leaves.
@@ -31,6 +31,7 @@ pub mod domain;
 pub mod files;
 pub mod fingerprint;
 pub mod metrics;
+pub mod owner;
 pub mod registry;
 pub mod shutdown;
 pub mod store;

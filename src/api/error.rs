@@ -79,6 +79,10 @@ pub(super) enum ApiError {
     Lacking(&'static str),
     /// A token that was one; only where a token is asked about itself.
     TokenExpired,
+    /// An identity that is not believed, and why; only there, too.
+    NoIdentity(&'static str),
+    /// An identity, where a token is asked for.
+    NoSuchToken,
     /// No policy of that name.
     NoSuchPolicy,
     /// A region that is not ours.
@@ -115,6 +119,8 @@ impl ApiError {
                 return text_response(StatusCode::FORBIDDEN, format!("Permission denied: this needs {rule}"));
             }
             Self::TokenExpired => (StatusCode::INTERNAL_SERVER_ERROR, "ACL token expired", None),
+            Self::NoIdentity(why) => (StatusCode::INTERNAL_SERVER_ERROR, why, None),
+            Self::NoSuchToken => (StatusCode::NOT_FOUND, "ACL token not found", None),
             Self::NoSuchPolicy => (StatusCode::NOT_FOUND, "ACL policy not found", None),
             Self::MissingPluginId => (StatusCode::INTERNAL_SERVER_ERROR, "missing plugin ID", None),
             Self::MissingHostId => (StatusCode::INTERNAL_SERVER_ERROR, "missing host ID", None),

@@ -16,6 +16,7 @@ use crate::domain::catalog::Catalog;
 use crate::domain::id::{HostId, PluginId, Role};
 use crate::domain::plugin::Plugin;
 use crate::domain::time::Index;
+use crate::registry::allocations::Allocations;
 use crate::registry::reader::Subject;
 use crate::tls::server::Tls;
 
@@ -99,15 +100,13 @@ impl About {
                 let sockets = state.sockets.all().len();
                 let events = state.sockets.events();
                 let acl = state.access.as_ref().map(crate::acl::Access::standing);
-                json::compact(&wire::Gateway::new(
-                    catalog,
-                    &standing,
-                    sockets,
-                    &events,
-                    &state.settings,
-                    acl.as_ref(),
-                    state.tls.as_ref().map(Tls::standing),
-                ))
+                let orchestrator = state.allocations.as_ref().and_then(Allocations::orchestrator);
+                let parts = wire::Parts {
+                    acl: acl.as_ref(),
+                    tls: state.tls.as_ref().map(Tls::standing),
+                    orchestrator: orchestrator.as_ref(),
+                };
+                json::compact(&wire::Gateway::new(catalog, &standing, sockets, &events, &state.settings, parts))
             }
             About::Plugins(filter) => filter.page(catalog).0,
             About::Plugin { id } => {

@@ -5,6 +5,7 @@ use axum::http::{Response, StatusCode};
 use super::State;
 use super::content::Content;
 use super::error::text_response;
+use crate::registry::allocations::Allocations;
 use crate::registry::reader::Durability;
 
 /// The process answers.
@@ -24,6 +25,11 @@ pub(super) fn ready(state: &State) -> Response<Content> {
     }
     if let Some(trouble) = state.tls.as_ref().and_then(|tls| tls.standing().trouble) {
         text.push_str(&format!("\nTLS: {trouble}"));
+    }
+    if let Some(asked) = state.allocations.as_ref().and_then(Allocations::orchestrator)
+        && !asked.problem.is_empty()
+    {
+        text.push_str(&format!("\nNomad: {}", asked.problem));
     }
     text_response(StatusCode::OK, text)
 }

@@ -22,6 +22,7 @@ use crate::metrics::calls::{Calls, FINE_BOUNDS, Probed, SIDECAR_BOUNDS, UNKNOWN_
 use crate::metrics::operations::{self, Operation};
 use crate::metrics::process::Process;
 use crate::metrics::{self as all, Exposition, Family, Labels, requests};
+use crate::registry::allocations::Allocations;
 use crate::tls::server::Tls;
 
 const ROLES: [Role; 2] = [Role::Controller, Role::Node];
@@ -77,6 +78,9 @@ pub(super) fn answer(state: &State, format: Format) -> Response<Content> {
         text.sample(&all::TLS_CERTIFICATE_EXPIRY, &[], tls.not_after.0.div_euclid(1_000_000_000));
         text.sample(&all::TLS_FILES_VALID, &[], u8::from(tls.trouble.is_none()));
         text.sample(&all::TLS_FAILED_HANDSHAKES, &[], tls.failed_handshakes);
+    }
+    if let Some(asked) = state.allocations.as_ref().and_then(Allocations::orchestrator) {
+        text.sample(&all::ORCHESTRATOR_UP, &[], u8::from(asked.problem.is_empty()));
     }
     requested(&mut text, state);
     process(&mut text);

@@ -47,7 +47,7 @@ use axum::http::{Method, Response, StatusCode, Uri};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::acl::Access;
+use crate::acl::{Access, Secret};
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
 use crate::metrics::Counters;
@@ -263,6 +263,10 @@ impl Api {
         let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
         let coding = Coding::asked_for(&parts.headers);
         let visitor = Visitor::of(state.access.as_ref(), &parts.headers);
+        let resolved = route::resolve(&parts.method, &parts.uri);
+        // Kept for the one route that tells whoever knows it.
+        let secret = matches!(resolved, Resolved::Route(Target::TokenSelf, _))
+            .then(|| right::secret(&parts.headers).map(Box::new));
         // Nobody else has two.
         let is_metrics = parts.uri.path().ends_with("metrics");
         let format = if is_metrics { metrics::Format::asked_for(&parts.headers) } else { metrics::Format::Text };
@@ -298,8 +302,8 @@ impl Api {
             }
             Resolved::Server => return told.count(&state, Response::default(), begun.elapsed()),
         };
-        let mut answering =
-            std::pin::pin!(serve(&state, Asking { method, uri, visitor, caller, body, coding, format }, target, rest));
+        let asking = Asking { method, uri, visitor, secret: secret.flatten(), caller, body, coding, format };
+        let mut answering = std::pin::pin!(serve(&state, asking, target, rest));
         // Only the time in which something is done counts: between two polls it waits.
         let mut spent = begun.elapsed();
         let caught = std::future::poll_fn(|context| {
@@ -341,6 +345,8 @@ struct Asking {
     method: Method,
     uri: Uri,
     visitor: Visitor,
+    /// What was shown, for whoever asks about that.
+    secret: Option<Box<Secret>>,
     /// `None`: it changes nothing, so nobody asks who it is.
     caller: Option<Caller>,
     /// `None`: it is not one that is read.
@@ -356,7 +362,7 @@ async fn serve(
     target: Target,
     rest: Vec<u8>,
 ) -> Result<Response<Content>, ApiError> {
-    let Asking { method, uri, visitor, caller, body, coding, format } = asking;
+    let Asking { method, uri, visitor, secret, caller, body, coding, format } = asking;
     let right = target.right(&method);
     match target {
         Target::Live | Target::Ready | Target::Metrics => {
@@ -422,7 +428,9 @@ async fn serve(
         | Target::Namespaces
         | Target::TokenSelf
         | Target::Policy
-        | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor),
+        | Target::License => {
+            cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor, secret.as_deref())
+        }
         Target::Page | Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
             Err(ApiError::NoSuchRoute)
         }

@@ -9,8 +9,8 @@ use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
 use super::values::{Values, not_empty, not_negative, number, one_of, positive, shown};
 use super::{
-    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Probe, Serve, Shell,
-    Sidecar, Sources, Status, Surface, Tls, Wait,
+    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, Nomad, Probe, Serve,
+    Shell, Sidecar, Sources, Status, Surface, Tls, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};
@@ -181,6 +181,7 @@ fn served(values: &mut Values<'_>) -> Serve {
         role,
         plugins,
         host: values.parse("host-id", |text| HostId::parse(text).map_err(|error| error.to_string())),
+        nomad: nomad(values),
         poll_interval: values.duration("poll-interval"),
         probe_timeout: values.duration("probe-timeout"),
         timeout: values.duration("timeout"),
@@ -200,6 +201,23 @@ fn served(values: &mut Values<'_>) -> Serve {
         access: access(values),
         logging: values.logging(),
     }
+}
+
+/// Whom to ask about allocations. The task's own identity is where Nomad puts it for a task that asks for it.
+fn nomad(values: &mut Values<'_>) -> Option<Nomad> {
+    const IDENTITY: &str = "NOMAD_SECRETS_DIR";
+    let token_file = values.parse("nomad-token-file", |text| Ok(PathBuf::from(not_empty(text)?)));
+    let Some((address, origin)) = values.all("nomad-addr").pop() else {
+        if token_file.is_some() {
+            values.problems.0.push("--nomad-token-file does nothing without --nomad-addr".to_owned());
+        }
+        return None;
+    };
+    values.check_address(&origin, &address);
+    let token = if token_file.is_some() { None } else { values.nomad_token() };
+    let identity = (values.variable)(IDENTITY).map(|folder| PathBuf::from(folder).join("nomad_token"));
+    let token_file = token_file.or_else(|| identity.filter(|file| token.is_none() && file.exists()));
+    Some(Nomad { address, token_file, token, trust: values.trust() })
 }
 
 /// What is spoken over TCP. A file that would do nothing is a mistake that leaves a door open.
@@ -233,16 +251,37 @@ fn access(values: &mut Values<'_>) -> Option<Access> {
     let access = Access {
         policy_directory: values.parse("acl-policy-dir", path),
         tokens_file: values.parse("acl-tokens-file", path),
+        keys: values.parse("acl-jwks", key_source),
+        audiences: values.all("acl-jwt-audience").into_iter().map(|(name, _)| name).collect(),
         is_metrics_open: values.word("acl-metrics", &[("agent-read", false), ("open", true)]).unwrap_or_default(),
     };
-    let has_files = access.policy_directory.is_some() || access.tokens_file.is_some();
+    let has_files = access.policy_directory.is_some() || access.tokens_file.is_some() || access.keys.is_some();
     if is_enabled && !has_files {
         values.problems.0.push("--acl-enabled needs --acl-tokens-file, --acl-policy-dir, or both".to_owned());
     } else if has_files && !is_said {
-        let problem = "--acl-policy-dir and --acl-tokens-file do nothing without --acl-enabled; say --acl-enabled=false if nobody is to be asked for a token";
+        let problem = "--acl-policy-dir, --acl-tokens-file and --acl-jwks do nothing without --acl-enabled; say --acl-enabled=false if nobody is to be asked for a token";
+        values.problems.0.push(problem.to_owned());
+    }
+    if is_enabled && access.keys.is_some() && access.policy_directory.is_none() {
+        let problem =
+            "--acl-jwks needs --acl-policy-dir: what an identity may do stands in policies attached to its job";
         values.problems.0.push(problem.to_owned());
     }
     is_enabled.then_some(access)
+}
+
+/// A file, or an address that can be asked.
+fn key_source(text: &str) -> Result<String, String> {
+    let text = not_empty(text)?;
+    match text.split_once("://") {
+        None => Ok(text.to_owned()),
+        Some(("http" | "https", rest)) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains('@') => {
+            Ok(text.to_owned())
+        }
+        Some(_) => {
+            Err("should be a file, or http://HOST:PORT/.well-known/jwks.json, or the same with https".to_owned())
+        }
+    }
 }
 
 /// What `acl` does.

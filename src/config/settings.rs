@@ -268,6 +268,20 @@ pub const SETTINGS: &[Setting] = &[
         &[Serve],
         "This host's id; default: NODE_NAME and its kin, Nomad's client-id, the hostname",
     ),
+    one(
+        "nomad-addr",
+        "URL",
+        None,
+        &[Serve],
+        "A Nomad server or client to ask who runs the drivers in --nomad-state-dir: http://HOST:PORT, https://HOST:PORT or unix:///PATH; over TLS with NOMAD_CACERT and its kin",
+    ),
+    one(
+        "nomad-token-file",
+        "FILE",
+        None,
+        &[Serve],
+        "File with the token for --nomad-addr, read before each question; default: NOMAD_TOKEN, or the task's own identity",
+    ),
     one("poll-interval", "DURATION", Some("30s"), &[Serve], "From one look at a driver to the next"),
     one("probe-timeout", "DURATION", Some("3s"), &[Serve, Probe, Doctor], "Limit of a Probe call"),
     one(
@@ -417,6 +431,20 @@ pub const SETTINGS: &[Setting] = &[
         None,
         &[Serve, Acl],
         "File of tokens, which `acl token create` writes and which holds no secret; read anew when it changes",
+    ),
+    one(
+        "acl-jwks",
+        "SOURCE",
+        None,
+        &[Serve],
+        "Keys of Nomad's workload identities: a file, or an address (http, https), http://NOMAD:4646/.well-known/jwks.json, asked again and again",
+    ),
+    many(
+        "acl-jwt-audience",
+        "NAME",
+        Some("nomadproject.io"),
+        &[Serve],
+        "Whom identities have to be for (`aud`); may be repeated; default: that of Nomad's default identity",
     ),
     one(
         "acl-metrics",

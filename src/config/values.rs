@@ -212,14 +212,19 @@ impl<'a> Values<'a> {
     /// Whom to ask, and with which token.
     pub(super) fn asking(&mut self) -> Asking {
         let (address, origin) = self.all("address").pop().unwrap_or_else(|| (String::new(), Origin::Default));
+        self.check_address(&origin, &address);
+        Asking { address, token: self.token(), trust: self.trust() }
+    }
+
+    /// Says so if that is no address of a server.
+    pub(super) fn check_address(&mut self, origin: &Origin, address: &str) {
         let is_tcp = address.strip_prefix("http://").is_some_and(is_host_and_port);
         // Port 443 needs no naming: servers stand behind those who end TLS for them.
         let is_tls = address.strip_prefix("https://").is_some_and(|rest| is_host_and_port(rest) || is_host(rest));
         let is_unix = address.strip_prefix("unix:").is_some_and(|path| path.starts_with('/'));
         if !is_tcp && !is_tls && !is_unix {
-            self.wrong(&origin, &address, "is no address: http://HOST:PORT, https://HOST:PORT or unix:///PATH");
+            self.wrong(origin, address, "is no address: http://HOST:PORT, https://HOST:PORT or unix:///PATH");
         }
-        Asking { address, token: self.token(), trust: self.trust() }
     }
 
     /// How a server is known over TLS. Where none of our variables is set, those count that Nomad's command line reads.
@@ -267,14 +272,7 @@ impl<'a> Values<'a> {
     /// The token of a file, else of `NOMAD_TOKEN`. No text of an error holds it.
     fn token(&mut self) -> Option<Token> {
         let Some((path, origin)) = self.all("token-file").pop() else {
-            let value = (self.variable)("NOMAD_TOKEN").filter(|value| !value.trim().is_empty())?;
-            let token = Token::parse(&value);
-            if token.is_none() {
-                self.problems
-                    .0
-                    .push("variable NOMAD_TOKEN: is no token: letters, digits and signs in one line".to_owned());
-            }
-            return token;
+            return self.nomad_token();
         };
         match std::fs::read_to_string(&path).map(|text| Token::parse(&text)) {
             Ok(Some(token)) => Some(token),
@@ -290,6 +288,16 @@ impl<'a> Values<'a> {
                 None
             }
         }
+    }
+
+    /// The token of `NOMAD_TOKEN`. No text of an error holds it.
+    pub(super) fn nomad_token(&mut self) -> Option<Token> {
+        let value = (self.variable)("NOMAD_TOKEN").filter(|value| !value.trim().is_empty())?;
+        let token = Token::parse(&value);
+        if token.is_none() {
+            self.problems.0.push("variable NOMAD_TOKEN: is no token: letters, digits and signs in one line".to_owned());
+        }
+        token
     }
 
     /// The operand as a plugin's id; `what` is done with it.

@@ -155,6 +155,8 @@ families! {
     STORE_DURATION = histogram("csi_gateway_store_operation_duration_seconds", &["store", "operation", "result"], "How long the store took: to open, commit, and read history; result is ok or error.");
     /// The index of everything.
     CATALOG_INDEX = gauge("csi_gateway_catalog_index", &[], "Index of the newest state that is served, as in X-Nomad-Index.");
+    /// Only with `--nomad-addr`.
+    ORCHESTRATOR_UP = gauge("csi_gateway_orchestrator_up", &[], "1 if the orchestrator says who runs the drivers; 0 if it does not, and what is known of allocations stays.");
     /// Only where TLS is spoken.
     TLS_CERTIFICATE_EXPIRY = gauge("csi_gateway_tls_certificate_expiry_timestamp_seconds", &[], "Until when the TLS certificate in force is valid, in seconds since 1970.");
     /// Only where TLS is spoken.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::json::time;
 use super::nomad::{self, AccessibleTopology, says};
 use crate::api::Settings;
+use crate::domain::allocation::Orchestrator;
 use crate::domain::capability::{
     Capability, CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService, VolumeExpansion,
 };
@@ -36,6 +37,8 @@ pub(in crate::api) struct Gateway<'a> {
     index: u64,
     instances: usize,
     nomad_index: u64,
+    /// Who is asked about allocations; `null`: nobody.
+    orchestrator: Option<OrchestratorView<'a>>,
     plugins: usize,
     region: &'a str,
     role: &'a str,
@@ -54,13 +57,13 @@ impl<'a> Gateway<'a> {
         sockets: usize,
         events: &'a DirectoryEvents,
         settings: &'a Settings,
-        acl: Option<&'a crate::acl::Standing>,
-        tls: Option<crate::tls::server::Standing>,
+        Parts { acl, tls, orchestrator }: Parts<'a>,
     ) -> Self {
         let (durability, durability_reason) = durability(&standing.durability);
         Self {
             acl: AclView {
                 enabled: acl.is_some(),
+                keys: acl.map_or(0, |acl| acl.keys),
                 policies: acl.map_or(0, |acl| acl.policies),
                 problem: acl.and_then(|acl| acl.trouble.as_deref()).unwrap_or_default(),
                 tokens: acl.map_or(0, |acl| acl.tokens),
@@ -75,6 +78,12 @@ impl<'a> Gateway<'a> {
             index: catalog.index().0,
             instances: catalog.records().count(),
             nomad_index: catalog.nomad_index().0,
+            orchestrator: orchestrator.map(|asked| OrchestratorView {
+                address: &asked.address,
+                allocations: asked.allocations,
+                problem: &asked.problem,
+                since: time(asked.since),
+            }),
             plugins: catalog.plugins().count(),
             region: &settings.region,
             role: settings.role,
@@ -92,11 +101,30 @@ impl<'a> Gateway<'a> {
     }
 }
 
+/// How those parts stand that are not always there.
+#[derive(Default)]
+pub(in crate::api) struct Parts<'a> {
+    pub(in crate::api) acl: Option<&'a crate::acl::Standing>,
+    pub(in crate::api) tls: Option<crate::tls::server::Standing>,
+    pub(in crate::api) orchestrator: Option<&'a Orchestrator>,
+}
+
+/// Who is asked about allocations, how many of this host run drivers, and what is wrong.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct OrchestratorView<'a> {
+    address: &'a str,
+    allocations: usize,
+    problem: &'a str,
+    since: Option<String>,
+}
+
 /// Whether rights are asked for, and what is wrong with the files that say which there are.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct AclView<'a> {
     enabled: bool,
+    keys: usize,
     policies: usize,
     problem: &'a str,
     tokens: usize,
@@ -223,7 +251,7 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
             counts: plugin.dates.is_some(),
             create_index: plugin.dates.map_or(0, |dates| dates.create_index.0),
             create_time: plugin.dates.and_then(|dates| time(dates.create_time)),
-            expected_source: if plugin.declared.is_empty() { "observed" } else { "declared" },
+            expected_source: plugin.expected_source(),
             hosts: hosts.len(),
             id: plugin.id.as_str(),
             instances,
@@ -289,6 +317,8 @@ struct InstanceDetail<'a> {
     health_description: &'a str,
     healthy: bool,
     host: &'a str,
+    /// Which job wants it to run; `null` where no orchestrator said so.
+    job: Option<JobDetail<'a>>,
     last_ok_time: Option<String>,
     last_probe_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -334,6 +364,7 @@ impl<'a> InstanceDetail<'a> {
             health_description: &record.reason.description,
             healthy: record.phase.is_healthy(),
             host: record.key.host.as_str(),
+            job: record.owner.job.as_deref().map(|job| JobDetail { id: &job.id, namespace: &job.namespace }),
             last_ok_time: socket.and_then(|socket| time(socket.last_ok_time?)),
             last_probe_time: socket.and_then(|socket| time(socket.last_probe_time?)),
             node_info: (record.key.role == Role::Node).then(|| NodeDetail::new(record)),
@@ -361,6 +392,15 @@ impl<'a> InstanceDetail<'a> {
             warnings: fingerprint.iter().flat_map(|f| &f.warnings).map(|text| &**text).collect(),
         }
     }
+}
+
+/// A job of an orchestrator.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct JobDetail<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    namespace: &'a str,
 }
 
 /// Why an instance is as it is.

@@ -54,7 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
-{{/* What scrapes, for a PodMonitor and a ServiceMonitor: the host of a series is the node's name, whatever pod says it. */}}
+{{/* What scrapes, for a PodMonitor and a ServiceMonitor: an agent is known by its node, whatever pod it is; alerts ask for the job. */}}
 {{- define "csi-gateway.scrape" -}}
 {{- $monitor := .monitor -}}
 - port: http
@@ -76,6 +76,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   relabelings:
     - sourceLabels: [__meta_kubernetes_pod_node_name]
       targetLabel: instance
+    - targetLabel: job
+      replacement: csi-gateway
 {{- end -}}
 
 {{/* A probe as it is configured; over TLS where that is all that is spoken. */}}

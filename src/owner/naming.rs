@@ -1,0 +1,105 @@
+//! Names for the sockets that were found: whose a socket is, its orchestrator knows, not its driver.
+//!
+//! A socket of an allocation of which nothing is known is held back: under the name that its driver gives itself it would be
+//! another plugin, and would have to be taken back. One that is known already (its instances are stored) keeps its name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{Known, Runs};
+use crate::domain::id::{PluginId, Role};
+use crate::domain::record::Record;
+use crate::domain::socket::{IgnoredSocket, RoleChoice, WantedSocket};
+
+/// Sockets that should be watched.
+pub type Wanted = Arc<BTreeSet<WantedSocket>>;
+
+/// What is known, what was found, and who is told.
+pub struct Naming {
+    /// What the orchestrator says.
+    pub known: watch::Receiver<Arc<Known>>,
+    /// Sockets as they were found.
+    pub found: watch::Receiver<Wanted>,
+    /// Whether every place was searched once.
+    pub searched: watch::Receiver<bool>,
+    /// Sockets with their names.
+    pub wanted: watch::Sender<Wanted>,
+    /// Whether all of them are there that can be.
+    pub listed: watch::Sender<bool>,
+    /// Sockets that wait for a name.
+    pub held_back: Box<dyn Fn(Vec<IgnoredSocket>) + Send>,
+    /// Instances of an allocation that are stored.
+    pub records: Box<dyn Fn(&str) -> Vec<Record> + Send>,
+}
+
+impl Naming {
+    /// Runs until whoever tells it has gone.
+    pub async fn run(mut self) {
+        loop {
+            self.name();
+            let goes_on = tokio::select! {
+                changed = self.known.changed() => changed,
+                changed = self.found.changed() => changed,
+                changed = self.searched.changed() => changed,
+            };
+            if goes_on.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn name(&mut self) {
+        // In this order: what is complete was found before, and a name that comes later is looked at again.
+        let is_searched = *self.searched.borrow_and_update();
+        let found = Arc::clone(&self.found.borrow_and_update());
+        let known = Arc::clone(&self.known.borrow_and_update());
+        let mut held_back = Vec::new();
+        let named = found.iter().filter_map(|socket| {
+            let named = self.named(socket, &known);
+            if named.is_none() {
+                held_back.push(IgnoredSocket {
+                    path: socket.path.to_path_buf(),
+                    source: socket.source,
+                    reason: "Nomad has not said yet which plugin this allocation is".to_owned(),
+                });
+            }
+            named
+        });
+        let named: Wanted = Arc::new(named.collect());
+        (self.held_back)(held_back);
+        self.wanted.send_if_modified(|before| {
+            let is_news = *before != named;
+            *before = named;
+            is_news
+        });
+        let is_listed = is_searched && known.is_asked;
+        self.listed.send_if_modified(|listed| is_listed && !std::mem::replace(listed, true));
+    }
+
+    fn named(&self, socket: &WantedSocket, known: &Known) -> Option<WantedSocket> {
+        let allocation = &*socket.owner.alloc_id;
+        if !socket.is_allocation() {
+            return Some(socket.clone());
+        }
+        let told = known.allocations.get(allocation).cloned();
+        let Runs { plugin, role, job } = told.or_else(|| remembered(&(self.records)(allocation)))?;
+        let mut named = WantedSocket { plugin: Some(plugin), role, ..socket.clone() };
+        named.owner.job = Some(job);
+        Some(named)
+    }
+}
+
+/// What an allocation runs, from what is stored of it.
+fn remembered(records: &[Record]) -> Option<Runs> {
+    let first = records.first()?;
+    let has = |role| records.iter().any(|record| record.key.role == role);
+    let role = match (has(Role::Controller), has(Role::Node)) {
+        (true, true) => RoleChoice::Monolith,
+        (true, false) => RoleChoice::Controller,
+        _ => RoleChoice::Node,
+    };
+    let job = records.iter().find_map(|record| record.owner.job.clone())?;
+    Some(Runs { plugin: PluginId::clone(&first.key.plugin), role, job })
+}

@@ -700,7 +700,8 @@ async fn the_description_is_true_of_every_reply() {
                 };
                 let schema = &described["content"][kind]["schema"];
                 assert!(!schema.is_null(), "{method} {target}: {kind} is not described");
-                let headers = answer.headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-nomad-"));
+                let headers =
+                    answer.headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-nomad-"));
                 for header in headers.filter(|_| answer.status == 200) {
                     let known = described["headers"].as_object().into_iter().flatten();
                     assert!(known.into_iter().any(|(name, _)| name.eq_ignore_ascii_case(header)), "{target}: {header}");

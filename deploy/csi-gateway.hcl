@@ -29,6 +29,14 @@ plugin_type = "auto"
 # This host's id; default: NODE_NAME and its kin, Nomad's client-id, the hostname
 # host_id = "ID"
 
+# A Nomad server or client to ask who runs the drivers in --nomad-state-dir: http://HOST:PORT,
+# https://HOST:PORT or unix:///PATH; over TLS with NOMAD_CACERT and its kin
+# nomad_addr = "URL"
+
+# File with the token for --nomad-addr, read before each question; default: NOMAD_TOKEN, or the task's own
+# identity
+# nomad_token_file = "FILE"
+
 # From one look at a driver to the next
 poll_interval = "30s"
 

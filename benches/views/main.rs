@@ -68,10 +68,8 @@ async fn serve(Arguments { folder, hosts, views }: Arguments) -> Result<(), Box<
     let settings = Settings { policy_directory: Some(policies), tokens_file: Some(tokens), ..Settings::default() };
     let fixture = Fixture::guarded(api::Settings::default(), Some(Access::load(settings)?));
     let name = |number: usize| format!("{number:08x}-1111-2222-3333-444455556666");
-    let instance = |number: usize| Record {
-        owner: Owner { alloc_id: name(number).into() },
-        ..node("ebs", &format!("host-{number:08}"))
-    };
+    let instance =
+        |number: usize| Record { owner: Owner::allocation(&name(number)), ..node("ebs", &format!("host-{number:08}")) };
     fixture.apply_at(101, (0..hosts).map(instance).map(put));
     fixture.allocations.replace((0..hosts).map(|number| {
         let one = allocation(&name(number), &format!("team-{}", number % views.max(1)), number as u64);

@@ -175,7 +175,8 @@ function drawNotices() {
     live.dataset.kind = link.kind;
     put(live, icon(shapes[link.kind]), words[link.kind]);
   }
-  const isDown = link.kind === 'down';
+  // A connection that is only made anew, as proxies have it now and then, is no news.
+  const isDown = link.kind === 'down' && Date.now() - link.since > 800;
   document.body.classList.toggle('is-old', isDown);
   const list = [];
   if (isDown) list.push(['down', link.since, link.why]);

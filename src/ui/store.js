@@ -113,7 +113,10 @@ function heard(message) {
     const { gateway } = message;
     const began = message.at - gateway.UptimeSeconds * 1000;
     // Whole seconds: it may look up to one younger than it is, never older.
-    if (before.kind === 'down') store.back = { at: Date.now(), isAnother: began > before.since - 500 };
+    if (before.kind === 'down') {
+      const isAnother = began > before.since - 500;
+      if (isAnother || Date.now() - before.since > 3000) store.back = { at: Date.now(), isAnother };
+    }
     store.updated = store.version !== undefined && store.version !== gateway.Version;
     store.version ??= gateway.Version;
     store.began = began;

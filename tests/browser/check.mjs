@@ -2,6 +2,7 @@
 
 import fs from 'node:fs';
 import path from 'node:path';
+import { advice, age, guide, readGuide } from '../../src/ui/words.js';
 import { Process, assert, axe, binary, check, context, demo, equal, json, picture, proxy, runAll, scratch, serve, shot, tab, until, wait } from './support.mjs';
 
 const ROWS = '.t-plugins .tbody .tr';
@@ -20,6 +21,22 @@ check('the front page says without a click who is ill, since when, why, and what
   assert(/Node only[^]*0\/1[^]*Unhealthy[^]*1 unhealthy/.test(row), row);
   await until('the first request is old', () => page.evaluate(() => document.querySelectorAll('time').length > 3));
   await page.leave();
+});
+
+check('what to do comes from docs/unhealthy.md: the row of the reason, else that of the phase', () => {
+  readGuide(fs.readFileSync(path.join(import.meta.dirname, '../../docs/unhealthy.md'), 'utf8'));
+  assert(guide.phases.size === 6 && guide.reasons.length > 5, JSON.stringify([...guide.phases.keys()]));
+  const of = (Phase, Text, Description = '') => advice({ Phase, Reason: { Text, Description } })?.remedy ?? '';
+  for (const [phase, text, description, remedy] of [
+    ['unhealthy', 'the driver did not answer Probe within 3s: it hangs, or what it waits for does', '', 'see its log and its stack'],
+    ['unhealthy', 'Probe failed with FailedPrecondition: no', '', 'see to the backend'],
+    ['unhealthy', 'permission denied at `/x`: connecting needs', 'rpc error: code = Unavailable desc = connection error', "run as the socket's owner"],
+    ['gone', 'the driver now calls itself `b`', '', 'nothing, if it was meant'],
+    ['stale', 'connection refused at `/x`', 'rpc error: code = Unavailable', 'see that it runs'],
+    ['starting', '', 'unhealthy', 'see its own log'],
+    ['unhealthy', 'something that nobody wrote down', '', ''],
+  ]) assert(of(phase, text, description).startsWith(remedy) && (remedy || !of(phase, text, description)), `${phase}, ${text}: ${of(phase, text, description)}`);
+  for (const [milliseconds, text] of [[0, '0 s'], [61_000, '1 min 1 s'], [3_600_000, '1 h'], [90_000_000, '1 d 1 h'], [864_000_000, '10 d'], [-5, '0 s']]) equal(age(milliseconds), text, `${milliseconds}`);
 });
 
 check('every view in light and dark, wide and on a phone: axe finds nothing, nothing runs over the edge', async (end) => {

@@ -79,7 +79,7 @@ export function throttled(run, gap) {
   const now = () => { timer = 0; last = performance.now(); run(); };
   const ask = () => {
     if (timer) return;
-    const rest = last + (document.hidden ? 5 * gap : gap) - performance.now();
+    const rest = last + (document.hidden ? 2 * gap : gap) - performance.now();
     timer = setTimeout(now, Math.max(0, rest));
   };
   ask.cancel = () => { clearTimeout(timer); timer = 0; };

@@ -261,6 +261,12 @@ setInterval(() => {
 }, 1000);
 setInterval(() => { if (!document.hidden) { refresh(); drawAbout(); view?.update({ tick: true }); } }, 15_000);
 
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) return;
+  tick();
+  drawNotices();
+  refresh();
+});
 addEventListener('hashchange', go);
 go();
 drawNotices();

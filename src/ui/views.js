@@ -38,15 +38,15 @@ function trouble(plugin, instance, { isNamed = true, more = 0 } = {}) {
   const reason = reasonOf(instance);
   return h('article', { class: `trouble is-${instance.Phase}` }, h('div', null,
     h('div', { class: 'said' },
-      h('header', null, chip(instance.Phase), isNamed && h('h2', null, pluginLink(plugin)),
-        h('span', { class: 'quiet since' }, 'for ', when(instance.Since, 'for'), ', since ', when(instance.Since, 'clock'))),
+      h('header', null, chip(instance.Phase, instance.Word), isNamed && h('h2', null, pluginLink(plugin)),
+        instance.Since && h('span', { class: 'quiet since' }, 'for ', when(instance.Since, 'for'), ', since ', when(instance.Since, 'clock'))),
       h('p', { class: 'why' }, foreign(reason)),
       !isWell && !/^(un)?healthy$/.test(instance.Reason.Description) && instance.Reason.Description !== reason && h('p', { class: 'raw quiet' }, foreign(instance.Reason.Description)),
-      h('p', { class: 'where quiet' }, instance.Host ? [capitalized(instance.Role), ' on ', hostLink(instance.Host)] : 'All its instances', more > 0 && h('span', null, ' · and ', h('a', { href: `${pluginHref(plugin)}?state=ill` }, `${count(more, 'instance')} more`)))),
+      h('p', { class: 'where quiet' }, instance.Host ? [capitalized(instance.Role), ' on ', hostLink(instance.Host)] : instance.Where, more > 0 && h('span', null, ' · and ', h('a', { href: `${pluginHref(plugin)}?state=ill` }, `${count(more, 'instance')} more`)))),
     !isWell && h('div', { class: 'remedy' },
       row && h('p', null, h('b', null, 'Usual cause: '), row.causes, '.'),
       row && h('p', null, h('b', null, 'What to do: '), row.remedy, '. ', h('a', { href: `#/help/${instance.Phase}`, 'aria-label': `More about what to do when a driver is ${instance.Phase}` }, 'More')),
-      h('details', null, h('summary', null, 'Commands for that host'), copyable(`csi-gateway doctor ${shellWord(instance.Socket)}`, 'the doctor command'),
+      h('details', null, h('summary', null, instance.Host ? 'Commands for that host' : 'Commands'), copyable(`csi-gateway doctor${instance.Socket && ` ${shellWord(instance.Socket)}`}`, 'the doctor command'),
         copyable(`csi-gateway history ${shellWord(plugin)}`, 'the history command'),
         isDead && h('p', { class: 'quiet small' }, 'If it is gone on purpose:'), isDead && copyable(`csi-gateway forget ${shellWord(plugin)} --host=${shellWord(instance.Host)}`, 'the forget command')))));
 }
@@ -138,9 +138,10 @@ export class Plugins {
       facet('unhealthy', tally.unhealthy, state === 'unhealthy', only('unhealthy'), 'unhealthy'),
       facet('degraded', tally.degraded, state === 'degraded', only('degraded'), 'degraded'),
       facet('healthy', tally.healthy, state === 'healthy', only('healthy'), 'healthy'),
+      state === 'ill' && facet('not healthy', all.filter(isIll).length, true, only('ill'), 'degraded'),
       facet('with mixed versions', tally.mixed, state === 'mixed', only('mixed'), 'skew'));
     const needle = q.trim().toLowerCase();
-    const shown = all.filter((plugin) => (!state || (state === 'mixed' ? Object.keys(plugin.Versions).length > 1 : state === 'ill' ? plugin.state !== 'healthy' : plugin.state === state))
+    const shown = all.filter((plugin) => (!state || (state === 'mixed' ? Object.keys(plugin.Versions).length > 1 : state === 'ill' ? isIll(plugin) : plugin.state === state))
       && (!needle || haystack(plugin).includes(needle)));
     const by = compared[sort] ?? compared.state;
     const sign = desc ? -1 : 1;
@@ -163,7 +164,7 @@ export class Plugins {
     const shown = [];
     let ill = 0;
     for (const plugin of all) {
-      if (plugin.state !== 'healthy' || plugin.Unwell.length > 0) ill += 1;
+      if (isIll(plugin)) ill += 1;
       else if (!recovered(plugin)) continue;
       shown.push(plugin);
     }
@@ -175,7 +176,7 @@ export class Plugins {
     [this.cardsKey, this.illKey, this.guideKey] = [key, ill, guide.text];
     const open = new Set([...this.ill.querySelectorAll('[data-card]')].filter((card) => card.querySelector('details[open]')).map((card) => card.dataset.card));
     put(this.ill, shown.slice(0, CARDS).map((plugin) => {
-      const instance = plugin.Unwell[0] ?? wellAgain(plugin);
+      const instance = plugin.Unwell[0] ?? (isIll(plugin) ? missing(plugin) : wellAgain(plugin));
       const total = Object.entries(plugin.Phases).reduce((sum, [phase, number]) => sum + (phase === 'healthy' ? 0 : number), 0);
       const card = trouble(plugin.ID, instance, { more: Math.max(0, total - 1) });
       card.dataset.card = plugin.ID;
@@ -203,8 +204,17 @@ export class Plugins {
 const recovered = (plugin) => gatewayNow() - ago(plugin.ChangedTime) < RECOVERED && ago(plugin.ChangedTime) - ago(plugin.CreateTime) > 1000;
 
 const wellAgain = (plugin) => ({
-  Host: '', Role: 'everything', Phase: 'healthy', Since: plugin.ChangedTime, Socket: '', Reason: { Text: 'Healthy now. Something changed less than a minute ago', Description: 'healthy', Code: null },
+  Host: '', Where: 'All its instances', Phase: 'healthy', Since: plugin.ChangedTime, Socket: '', Reason: { Text: 'Healthy now. Something changed less than a minute ago', Description: '', Code: null },
 });
+
+/** What is expected and was never seen: there is no instance to blame. */
+function missing(plugin) {
+  const parts = [['controller', plugin.ControllersHealthy, plugin.ControllersExpected], ['node', plugin.NodesHealthy, plugin.NodesExpected]].filter(([, healthy, expected]) => healthy < expected);
+  const text = parts.map(([word, healthy, expected]) => `${expected} ${word}${expected === 1 ? ' is' : 's are'} expected, ${healthy} ${healthy === 1 ? 'is' : 'are'} healthy`).join('; ');
+  return { Host: '', Where: `Expected as ${plugin.ExpectedSource}`, Word: 'missing', Phase: 'new', Since: null, Socket: '', Reason: { Text: text ? `${text}; the others never answered here` : 'It never answered', Description: '', Code: null } };
+}
+
+const isIll = (plugin) => plugin.state !== 'healthy' || plugin.Unwell.length > 0;
 
 const phasesText = (plugin) => Object.entries(plugin.Phases).filter(([phase]) => phase !== 'healthy').sort(([a], [b]) => rank(a) - rank(b)).map(([phase, number]) => `${number} ${phase}`).join(', ');
 
@@ -338,6 +348,7 @@ export class Plugin {
       fact('Expands volumes online', yesNo(all.some((one) => one.SupportsOnlineExpand))),
       fact('First healthy', when(sum.CreateTime)), fact('Last change', when(sum.ChangedTime)));
     const ill = all.filter((one) => one.Phase !== 'healthy');
+    if (ill.length === 0 && sum.state !== 'healthy') ill.push({ ...missing(sum), PluginID: this.id });
     keep(this.ill, [ill.length, guide.text.length, ill.slice(0, CARDS).map(likeness)], () => [ill.slice(0, CARDS).map((one) => trouble(this.id, one, { isNamed: false })),
       ill.length > CARDS && h('p', { class: 'morecards' }, h('a', { href: `${pluginHref(this.id)}?state=ill` }, `${count(ill.length - CARDS, 'instance')} more, below`))]);
     this.drawTimeline(all);
@@ -373,7 +384,7 @@ export class Plugin {
     const { state = '', role = '' } = this.route.query;
     const set = (name, value) => () => this.route.set({ [name]: this.route.query[name] === value ? undefined : value });
     const number = (test) => all.filter(test).length;
-    redrawn(this.facets, PHASES.filter((phase) => number((one) => one.Phase === phase)).map((phase) => facet(phase, number((one) => one.Phase === phase), state === phase, set('state', phase), phase)),
+    redrawn(this.facets, state === 'ill' && facet('not healthy', number((one) => one.Phase !== 'healthy'), true, set('state', 'ill'), 'degraded'), PHASES.filter((phase) => number((one) => one.Phase === phase)).map((phase) => facet(phase, number((one) => one.Phase === phase), state === phase, set('state', phase), phase)),
       ['controller', 'node'].filter((name) => number((one) => one.Role === name)).map((name) => facet(count(number((one) => one.Role === name), name).replace(/^\S+ /, ''), number((one) => one.Role === name), role === name, set('role', name))));
     this.table.show(all.filter((one) => (!state || (state === 'ill' ? one.Phase !== 'healthy' : one.Phase === state)) && (!role || one.Role === role)));
   }

@@ -131,6 +131,28 @@ check("a driver's death is shown within a second, and its return", async (end) =
   return `death shown after ${death.toFixed(0)} ms, return after ${returned.toFixed(0)} ms with the start of the process`;
 });
 
+check('what is expected and was never there is said, too', async (end) => {
+  const file = path.join(scratch, 'gateway.hcl');
+  const socket = path.join(scratch, 'e.sock');
+  fs.writeFileSync(file, `plugin "storage" {\n  socket = "unix://${socket}"\n  type = "node"\n  nodes_expected = 3\n}\nplugin "absent" {\n  nodes_expected = 2\n}\n`);
+  const driver = await Process.start(['demo', `--driver-only=${socket}`], null);
+  end(() => driver.end('SIGKILL'));
+  const gateway = await serve(0, `--config=${file}`);
+  end(() => gateway.end());
+  const page = await tab(`${gateway.address}/ui/`);
+  await page.has('2 of 2 plugins are not healthy');
+  await page.has('3 nodes are expected, 1 is healthy; the others never answered here');
+  await page.has('2 nodes are expected, 0 are healthy');
+  await axe(page);
+  await shot(page, 'expected-light-wide');
+  await page.evaluate(() => { location.hash = '#/plugin/storage?state=ill'; });
+  await page.has(/1\/3[^]*expected: declared[^]*3 nodes are expected[^]*not healthy/);
+  await axe(page);
+  await page.evaluate(() => { location.hash = '#/plugin/absent'; });
+  await page.has('2 nodes are expected, 0 are healthy');
+  await page.leave();
+});
+
 check('search finds in every view, and is in the address', async (end) => {
   const gateway = await demo();
   end(() => gateway.end());

@@ -104,22 +104,35 @@ fn matches(known: &[u8], tag: &HeaderValue) -> bool {
     known == b"*" || known.split(|byte| *byte == b',').any(|one| bare(one.trim_ascii()) == bare(tag.as_bytes()))
 }
 
-/// Where Nomad has its pages of plugins (`nomad-http.md` section 17), ours are behind a `#`. Relative, for the sake of
-/// prefixes: only as many steps up as there are folders.
+/// Views, which are behind a `#`, since a folder more would be one that relative names have to climb out of.
+const VIEWS: [&str; 7] = ["plugins", "plugin", "hosts", "host", "sockets", "events", "help"];
+
+/// Nomad has its pages of plugins under `/ui/storage/` (`nomad-http.md` section 17) and answers whatever is asked for below
+/// `/ui/`; what was kept or guessed leads to our views. Relative, for the sake of prefixes: only as many steps up as there
+/// are folders. `None`: it would be a file.
 fn elsewhere(path: &[u8]) -> Option<Response<Content>> {
     let path = std::str::from_utf8(path).ok()?;
-    let plugin = match path.trim_end_matches('/').strip_prefix("storage/plugins") {
-        Some(rest) => rest.trim_matches('/').split('/').next().unwrap_or_default(),
-        None if path.trim_end_matches('/') == "storage" => "",
-        None => return None,
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty()).peekable();
+    let is_nomads = segments.next_if(|first| *first == "storage").is_some();
+    let view = segments.next().filter(|view| VIEWS.contains(view));
+    let name = view.and_then(|_| segments.next());
+    if view.is_none() && path.rsplit('/').next().is_some_and(|last| last.contains('.')) {
+        return None;
+    }
+    let view = match (view.unwrap_or("plugins"), name) {
+        ("plugins", Some(name)) if is_nomads => format!("plugin/{}", escaped(name)),
+        (view, Some(name)) => format!("{view}/{}", escaped(name)),
+        (view, None) => view.to_owned(),
     };
-    let escaped = percent_encoding::utf8_percent_encode(plugin, percent_encoding::NON_ALPHANUMERIC);
     let up = "../".repeat(path.matches('/').count());
     let up = if up.is_empty() { "./" } else { &up };
-    let view = if plugin.is_empty() { "plugins".to_owned() } else { format!("plugin/{escaped}") };
     let location = HeaderValue::from_str(&format!("{up}#/{view}")).ok()?;
     let mut response = Response::new(Content::default());
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     response.headers_mut().insert(LOCATION, location);
     Some(response)
+}
+
+fn escaped(name: &str) -> impl std::fmt::Display {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC)
 }

@@ -42,6 +42,16 @@ export function put(element, ...children) {
   return element;
 }
 
+const shownBy = new WeakMap();
+
+/** Replaces what is in an element only where `key` differs from the last one: what the reader opened, marked or reached stays. */
+export function keep(element, key, make) {
+  const text = JSON.stringify(key);
+  if (shownBy.get(element) === text) return;
+  shownBy.set(element, text);
+  put(element, make());
+}
+
 /** A copy to the clipboard; where there is none (plain HTTP), the text is selected for the reader to copy. */
 export function copyable(text, label) {
   const code = h('code', { class: 'command' }, tamed(text));
@@ -61,14 +71,15 @@ export function copyable(text, label) {
   return h('span', { class: 'copyable' }, code, button);
 }
 
-/** Runs a function at once, and then not more often than every `gap` milliseconds; the last call is never lost. */
+/** Runs a function at once, and then not more often than every `gap` milliseconds (where nobody looks, more seldom); the last
+ * call is never lost. */
 export function throttled(run, gap) {
   let last = -Infinity;
   let timer = 0;
   const now = () => { timer = 0; last = performance.now(); run(); };
   const ask = () => {
     if (timer) return;
-    const rest = last + gap - performance.now();
+    const rest = last + (document.hidden ? 5 * gap : gap) - performance.now();
     timer = setTimeout(now, Math.max(0, rest));
   };
   ask.cancel = () => { clearTimeout(timer); timer = 0; };

@@ -3,6 +3,8 @@
 
 const FIRST_DELAY = 400;
 const LAST_DELAY = 5000;
+// How long a stream may take to begin: one that takes longer is held back by something in between that wants it whole.
+const PATIENCE = 4000;
 // The gateway says something at least every 30 s.
 const SILENCE = 75_000;
 
@@ -46,12 +48,18 @@ export class Link {
           await this.sleep(30_000);
           continue;
         }
-        const body = await gateway.response.json();
-        const stream = await this.ask(`v1/gateway/stream?index=${body.Index}`);
-        if (stream.denied) continue;
-        this.index = body.Index;
-        this.tell({ kind: 'live', gateway: body, index: body.Index, date: gateway.response.headers.get('date'), at: Date.now() });
+        await this.live(gateway.response);
         [delay, since] = [FIRST_DELAY, null];
+        const opening = this.ask(`v1/gateway/stream?index=${this.index}`);
+        const stream = await Promise.race([opening, this.sleep(PATIENCE)]);
+        if (stream?.denied) continue;
+        if (!stream) {
+          opening.catch(() => {});
+          this.abort.abort();
+          this.abort = new AbortController();
+          await this.poll();
+          continue;
+        }
         if (await this.read(stream.response.body.getReader()) === 'behind') continue;
       } catch (error) {
         why = error?.status ? `the gateway answered ${error.status}` : 'the gateway cannot be reached';
@@ -62,6 +70,23 @@ export class Link {
       this.tell({ kind: 'down', since, why, next: Date.now() + delay });
       await this.sleep(delay);
       delay = Math.min(delay * 1.6, LAST_DELAY);
+    }
+  }
+
+  async live(response) {
+    const gateway = await response.json();
+    this.index = gateway.Index;
+    this.tell({ kind: 'live', gateway, index: gateway.Index, date: response.headers.get('date'), at: Date.now() });
+  }
+
+  /** Without a stream: waits for each change, and has everything asked for anew. Ends where the right ends. */
+  async poll() {
+    while (!this.isOver) {
+      const before = this.index;
+      const gateway = await this.ask(`v1/gateway?index=${before}&wait=20s`);
+      if (gateway.denied) return;
+      if (Number(gateway.response.headers.get('X-Nomad-Index')) !== before) await this.live(gateway.response);
+      await this.sleep(1000);
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { age, clock, count, icon, gatewayNow, readGuide, tick } from './words.js';
 import { connect, listen, refresh, retry, setToken, store } from './store.js';
-import { foreign, h, put, throttled } from './dom.js';
+import { foreign, h, put, tamed, throttled } from './dom.js';
 import * as views from './views.js';
 
 const VIEWS = { plugins: views.Plugins, plugin: views.Plugin, hosts: views.Hosts, host: views.Host, sockets: views.Sockets, events: views.Events, help: views.Help };
@@ -55,7 +55,7 @@ function go() {
   route = next;
   view = new VIEWS[route.view](route);
   put(main, view.element);
-  document.title = `${view.title} · csi-gateway`;
+  document.title = `${tamed(view.title)} · csi-gateway`;
   for (const link of document.querySelectorAll('#views a')) {
     if (link.dataset.view === (NAVIGATION[route.view] ?? route.view)) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
@@ -175,7 +175,8 @@ function drawNotices() {
     live.dataset.kind = link.kind;
     put(live, icon(shapes[link.kind]), words[link.kind]);
   }
-  const isDown = link.kind === 'down';
+  // A connection that is only made anew, as proxies have it now and then, is no news.
+  const isDown = link.kind === 'down' && Date.now() - link.since > 800;
   document.body.classList.toggle('is-old', isDown);
   const list = [];
   if (isDown) list.push(['down', link.since, link.why]);

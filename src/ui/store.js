@@ -65,8 +65,12 @@ export function connect() {
       port.onmessage = ({ data }) => heard(data);
       const join = () => port?.postMessage({ kind: 'join', token: store.token });
       setInterval(join, 20_000);
-      addEventListener('pagehide', () => port?.postMessage({ kind: 'leave' }));
+      // A page that sleeps would only pile up what it is told; it hears how things are when it is back.
+      const leave = () => port?.postMessage({ kind: 'leave' });
+      addEventListener('pagehide', leave);
       addEventListener('pageshow', (event) => event.persisted && join());
+      document.addEventListener('freeze', leave);
+      document.addEventListener('resume', join);
     } catch {
       port = null;
     }
@@ -109,7 +113,10 @@ function heard(message) {
     const { gateway } = message;
     const began = message.at - gateway.UptimeSeconds * 1000;
     // Whole seconds: it may look up to one younger than it is, never older.
-    if (before.kind === 'down') store.back = { at: Date.now(), isAnother: began > before.since - 500 };
+    if (before.kind === 'down') {
+      const isAnother = began > before.since - 500;
+      if (isAnother || Date.now() - before.since > 3000) store.back = { at: Date.now(), isAnother };
+    }
     store.updated = store.version !== undefined && store.version !== gateway.Version;
     store.version ??= gateway.Version;
     store.began = began;
@@ -151,7 +158,7 @@ async function load(index) {
       const page = await ask(`v1/gateway/plugins?${fresh}`, abort.signal);
       for (const plugin of page.body) {
         found.add(plugin.ID);
-        if (!(overtaken.get(plugin.ID) > page.index)) keep(plugin);
+        if (!(overtaken.get(plugin.ID) > page.index)) keep(plugin, page.index);
       }
       next = page.next ?? '';
       tell({ plugins: true });
@@ -165,15 +172,18 @@ async function load(index) {
   }
 }
 
-function keep(plugin) {
+function keep(plugin, index) {
   plugin.state = stateOf(plugin);
+  plugin.index = index;
   store.plugins.set(plugin.ID, plugin);
 }
 
 function apply(line) {
   for (const plugin of line.Plugins) {
+    // A page may be newer than what the stream still has to tell.
+    if (store.plugins.get(plugin.ID)?.index > line.Index) continue;
     overtaken.set(plugin.ID, line.Index);
-    keep(plugin);
+    keep(plugin, line.Index);
   }
   for (const id of line.RemovedPlugins) {
     overtaken.set(id, line.Index);

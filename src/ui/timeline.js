@@ -5,6 +5,8 @@ import { foreign, h, put, svg, tamed } from './dom.js';
 
 const SPANS = [['5 min', 300], ['15 min', 900], ['1 h', 3600], ['6 h', 21_600], ['24 h', 86_400], ['7 d', 604_800], ['30 d', 2_592_000]];
 const LANES = 24;
+// Of those that never changed, a few stand for all.
+const STILL = 4;
 const WIDTH = 1000;
 
 /** Phases of an instance as `{ phase, from, to, reason }`, the oldest first, from transitions, the newest first. */
@@ -64,11 +66,14 @@ export class Timeline {
       this.span = (SPANS.find(([, seconds]) => seconds >= oldest) ?? SPANS.at(-1))[1];
     }
     for (const button of this.spans.children) button.setAttribute('aria-pressed', String(Number(button.dataset.span) === this.span));
-    put(this.lanes, drawing(lanes.slice(0, LANES), this.span, now));
+    let still = 0;
+    const shown = lanes.filter(({ parts }) => parts.length > 1 || parts[0]?.phase !== 'healthy' || (still += 1) <= STILL).slice(0, LANES);
+    put(this.lanes, drawing(shown, this.span, now));
     put(this.axis, h('span', null, `${age(this.span * 1000)} ago`), h('span', null, age(this.span * 500), ' ago'), h('span', null, 'now'));
     const phases = [...new Set(lanes.flatMap((lane) => lane.parts.map((part) => part.phase)))];
     put(this.legend, phases.map((phase) => h('span', null, svg('svg', { viewBox: '0 0 18 10', class: 'key' }, svg('rect', { width: 18, height: 10, class: `part is-${phase}` })), phase)));
-    this.more.hidden = lanes.length <= LANES;
-    this.more.textContent = `The ${LANES} that are or were least well, of ${lanes.length}.`;
+    this.more.hidden = shown.length === lanes.length;
+    const rest = lanes.length - shown.length;
+    this.more.textContent = shown.length < LANES ? `And ${rest} more that did not change.` : `And ${rest} more, which are less ill or changed less.`;
   }
 }

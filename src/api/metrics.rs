@@ -80,7 +80,7 @@ pub(super) fn answer(state: &State, format: Format) -> Response<Content> {
         text.sample(&all::TLS_FAILED_HANDSHAKES, &[], tls.failed_handshakes);
     }
     if let Some(asked) = state.allocations.as_ref().and_then(Allocations::orchestrator) {
-        text.sample(&all::ORCHESTRATOR_UP, &[], u8::from(asked.problem.is_empty()));
+        text.sample(&all::ORCHESTRATOR_UP, &[], u8::from(asked.trouble().is_none()));
     }
     requested(&mut text, state);
     process(&mut text);

@@ -26,4 +26,20 @@ pub struct Orchestrator {
     pub since: Timestamp,
     /// Allocations of this host that run drivers.
     pub allocations: usize,
+    /// Sockets of allocations of which it says nothing, though it answers.
+    pub unnamed: usize,
+}
+
+impl Orchestrator {
+    /// What is wrong, for a person; `None`: nothing.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        match (&*self.problem, self.unnamed) {
+            ("", 0) => None,
+            ("", unnamed) => Some(format!(
+                "it says nothing of the allocations of {unnamed} sockets; may the token `read-job` in the namespaces of their jobs?"
+            )),
+            (problem, _) => Some(problem.to_owned()),
+        }
+    }
 }

@@ -20,8 +20,8 @@ pub struct Runs {
     pub plugin: PluginId,
     /// What the job takes the driver for.
     pub role: RoleChoice,
-    /// The job.
-    pub job: Arc<Job>,
+    /// The job; `None` where it was heard of before jobs were asked for.
+    pub job: Option<Arc<Job>>,
 }
 
 /// What is known of allocations.
@@ -29,6 +29,8 @@ pub struct Runs {
 pub struct Known {
     /// Whether the orchestrator was asked once, with whatever result: until then a first scan waits for it.
     pub is_asked: bool,
+    /// Whether it answered once.
+    pub is_answered: bool,
     /// What they run, by id: all that were ever heard of and still matter.
     pub allocations: BTreeMap<Box<str>, Runs>,
 }

@@ -5,16 +5,29 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::{Known, Runs};
 use crate::domain::id::{PluginId, Role};
 use crate::domain::record::Record;
 use crate::domain::socket::{IgnoredSocket, RoleChoice, WantedSocket};
 
+/// Why a socket is held back before the first answer.
+const NOT_YET: &str = "Nomad has not said yet which plugin this allocation is";
+/// Why one is held back after it. Servers leave out what a token may not see, and call that an answer.
+const SAYS_NOTHING: &str =
+    "Nomad says nothing of this allocation; may the token of --nomad-addr `read-job` in the namespace of its job?";
+/// A directory is there a little before its allocation is told of: how long that is no trouble.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Sockets that should be watched.
 pub type Wanted = Arc<BTreeSet<WantedSocket>>;
+
+/// Looks up what is stored of an allocation.
+pub type RecordsOf = dyn Fn(&str) -> Vec<Record> + Send;
 
 /// What is known, what was found, and who is told.
 pub struct Naming {
@@ -28,33 +41,43 @@ pub struct Naming {
     pub wanted: watch::Sender<Wanted>,
     /// Whether all of them are there that can be.
     pub listed: watch::Sender<bool>,
-    /// Sockets that wait for a name.
-    pub held_back: Box<dyn Fn(Vec<IgnoredSocket>) + Send>,
+    /// Sockets that wait for a name, and of how many of them the orchestrator says nothing though it was asked.
+    pub held_back: Box<dyn Fn(Vec<IgnoredSocket>, usize) + Send>,
     /// Instances of an allocation that are stored.
-    pub records: Box<dyn Fn(&str) -> Vec<Record> + Send>,
+    pub records: Box<RecordsOf>,
 }
 
 impl Naming {
     /// Runs until whoever tells it has gone.
     pub async fn run(mut self) {
+        // Of which it was said that nothing is said, and for how many that may have to be.
+        let (mut told, mut unnamed) = (0, self.name());
         loop {
-            self.name();
             let goes_on = tokio::select! {
                 changed = self.known.changed() => changed,
                 changed = self.found.changed() => changed,
                 changed = self.searched.changed() => changed,
+                () = tokio::time::sleep(PATIENCE), if unnamed > told => {
+                    told = unnamed;
+                    warn!(sockets = unnamed, "{SAYS_NOTHING}");
+                    continue;
+                }
             };
             if goes_on.is_err() {
                 return;
             }
+            unnamed = self.name();
+            told = told.min(unnamed);
         }
     }
 
-    fn name(&mut self) {
+    /// Names what can be named; returns of how many sockets the orchestrator says nothing.
+    fn name(&mut self) -> usize {
         // In this order: what is complete was found before, and a name that comes later is looked at again.
         let is_searched = *self.searched.borrow_and_update();
         let found = Arc::clone(&self.found.borrow_and_update());
         let known = Arc::clone(&self.known.borrow_and_update());
+        let reason = if known.is_answered { SAYS_NOTHING } else { NOT_YET };
         let mut held_back = Vec::new();
         let named = found.iter().filter_map(|socket| {
             let named = self.named(socket, &known);
@@ -62,13 +85,14 @@ impl Naming {
                 held_back.push(IgnoredSocket {
                     path: socket.path.to_path_buf(),
                     source: socket.source,
-                    reason: "Nomad has not said yet which plugin this allocation is".to_owned(),
+                    reason: reason.to_owned(),
                 });
             }
             named
         });
         let named: Wanted = Arc::new(named.collect());
-        (self.held_back)(held_back);
+        let count = if known.is_answered { held_back.len() } else { 0 };
+        (self.held_back)(held_back, count);
         self.wanted.send_if_modified(|before| {
             let is_news = *before != named;
             *before = named;
@@ -76,6 +100,7 @@ impl Naming {
         });
         let is_listed = is_searched && known.is_asked;
         self.listed.send_if_modified(|listed| is_listed && !std::mem::replace(listed, true));
+        count
     }
 
     fn named(&self, socket: &WantedSocket, known: &Known) -> Option<WantedSocket> {
@@ -86,7 +111,7 @@ impl Naming {
         let told = known.allocations.get(allocation).cloned();
         let Runs { plugin, role, job } = told.or_else(|| remembered(&(self.records)(allocation)))?;
         let mut named = WantedSocket { plugin: Some(plugin), role, ..socket.clone() };
-        named.owner.job = Some(job);
+        named.owner.job = job;
         Some(named)
     }
 }
@@ -100,6 +125,6 @@ fn remembered(records: &[Record]) -> Option<Runs> {
         (true, false) => RoleChoice::Controller,
         _ => RoleChoice::Node,
     };
-    let job = records.iter().find_map(|record| record.owner.job.clone())?;
+    let job = records.iter().find_map(|record| record.owner.job.clone());
     Some(Runs { plugin: PluginId::clone(&first.key.plugin), role, job })
 }

@@ -7,9 +7,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::mem::Discriminant;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::{Request, StatusCode};
@@ -117,6 +118,8 @@ pub struct Follower {
     node: Box<dyn Fn() -> Option<Box<str>> + Send>,
     sinks: Sinks,
     standing: Orchestrator,
+    /// What kind of trouble was said last.
+    trouble: Option<(Discriminant<Failure>, Option<StatusCode>)>,
 }
 
 /// Why nothing was learnt.
@@ -130,12 +133,25 @@ enum Failure {
     Token { file: PathBuf, source: std::io::Error },
     #[error("`{}` holds no token: letters, digits and signs in one line", file.display())]
     NoToken { file: PathBuf },
-    #[error("Nomad does not answer")]
-    Http(#[from] HttpError),
+    #[error("nobody answers at `{address}`: is a Nomad server or client running there?")]
+    Nobody { address: String, source: std::io::Error },
+    #[error(
+        "Nomad does not answer; over TLS it is known by NOMAD_CACERT, and we are by NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY"
+    )]
+    Http(#[source] HttpError),
     #[error("Nomad answered {status} to what runs on this node: {text}{}", hint(*.status))]
     Status { status: StatusCode, text: String },
     #[error("Nomad's answer to what runs on this node is not what its API describes")]
     Body(#[source] serde_json::Error),
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Connect { address, source } => Self::Nobody { address, source },
+            other => Self::Http(other),
+        }
+    }
 }
 
 fn hint(status: StatusCode) -> &'static str {
@@ -152,10 +168,15 @@ impl Follower {
     /// Asks nobody yet.
     pub fn new(client: Client, token: Token, node: Box<dyn Fn() -> Option<Box<str>> + Send>, sinks: Sinks) -> Self {
         let address = client.address().into();
-        let standing =
-            Orchestrator { address, problem: "not asked yet".into(), since: Timestamp::now(), allocations: 0 };
+        let standing = Orchestrator {
+            address,
+            problem: "not asked yet".into(),
+            since: Timestamp::now(),
+            allocations: 0,
+            unnamed: 0,
+        };
         (sinks.standing)(standing.clone());
-        Self { client, token, node, sinks, standing }
+        Self { client, token, node, sinks, standing, trouble: None }
     }
 
     /// Follows for ever.
@@ -164,19 +185,26 @@ impl Follower {
         let mut pause = FIRST_PAUSE;
         let mut connection = None;
         loop {
+            let begun = Instant::now();
             match self.ask(&mut connection, index).await {
                 Ok(answer) => {
-                    pause = FIRST_PAUSE;
                     let next = answer.index().unwrap_or_default();
+                    if next == index.max(1) && begun.elapsed() < WAIT / 2 || next == 0 {
+                        // Whoever is between leaves out the wait or the index: then this asks by the clock.
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    } else {
+                        pause = FIRST_PAUSE;
+                        tokio::time::sleep(BUNCH).await;
+                    }
                     // Smaller after servers were restored from a backup: everything may be news. Never 0, which does not wait.
                     index = if next < index { 0 } else { next.max(1) };
-                    tokio::time::sleep(BUNCH).await;
                 }
                 Err(failure) => {
                     connection = None;
                     // A server that came back may be another one.
                     index = 0;
-                    self.stands(Chain(&failure).to_string());
+                    self.fails(&failure);
                     self.is_asked();
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -231,11 +259,11 @@ impl Follower {
             runs.insert(told.id.as_ref().into(), found);
         }
         self.standing.allocations = runs.len();
-        self.stands(String::new());
+        self.is_well();
         (self.sinks.allocations)(stubs);
         self.sinks.known.send_if_modified(|known| {
-            let is_news = !known.is_asked || known.allocations != runs;
-            *known = Arc::new(Known { is_asked: true, allocations: runs });
+            let is_news = !known.is_answered || known.allocations != runs;
+            *known = Arc::new(Known { is_asked: true, is_answered: true, allocations: runs });
             is_news
         });
         Ok(())
@@ -245,26 +273,33 @@ impl Follower {
         self.sinks.known.send_if_modified(|known| {
             let is_news = !known.is_asked;
             if is_news {
-                *known = Arc::new(Known { is_asked: true, allocations: known.allocations.clone() });
+                *known = Arc::new(Known { is_asked: true, ..Known::clone(known) });
             }
             is_news
         });
     }
 
-    /// Says it once when it changes.
-    fn stands(&mut self, problem: String) {
-        if *self.standing.problem != *problem {
+    /// Says it once for each kind of trouble: texts have addresses of ports and servers in them that differ each time.
+    fn fails(&mut self, failure: &Failure) {
+        let status = if let Failure::Status { status, .. } = failure { Some(*status) } else { None };
+        let kind = Some((std::mem::discriminant(failure), status));
+        let problem = Chain(failure).to_string();
+        if self.trouble != kind {
+            self.trouble = kind;
             self.standing.since = Timestamp::now();
-            match problem.as_str() {
-                "" => {
-                    info!(address = %self.standing.address, allocations = self.standing.allocations, "Nomad says who runs the drivers")
-                }
-                problem => {
-                    warn!(address = %self.standing.address, problem, "what is known of allocations stays as it is")
-                }
-            }
-            self.standing.problem = problem.into();
+            warn!(address = %self.standing.address, problem, "what is known of allocations stays as it is");
         }
+        self.standing.problem = problem.into();
+        (self.sinks.standing)(self.standing.clone());
+    }
+
+    fn is_well(&mut self) {
+        if !self.standing.problem.is_empty() {
+            self.standing.since = Timestamp::now();
+            self.standing.problem = Box::default();
+            info!(address = %self.standing.address, allocations = self.standing.allocations, "Nomad says who runs the drivers");
+        }
+        self.trouble = None;
         (self.sinks.standing)(self.standing.clone());
     }
 }
@@ -356,7 +391,7 @@ impl Told<'_> {
             _ => return None,
         };
         let job = Job { namespace: self.namespace.as_ref().into(), id: self.job_id.as_ref().into() };
-        Some(Runs { plugin: PluginId::parse(&plugin.id).ok()?, role, job: Arc::new(job) })
+        Some(Runs { plugin: PluginId::parse(&plugin.id).ok()?, role, job: Some(Arc::new(job)) })
     }
 
     /// Its stub: the values as they came, under Nomad's keys in Nomad's order.

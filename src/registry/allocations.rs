@@ -15,6 +15,7 @@ pub struct Allocations(Arc<RwLock<Table>>);
 struct Table {
     allocations: BTreeMap<Box<str>, Arc<Allocation>>,
     orchestrator: Option<Orchestrator>,
+    unnamed: usize,
 }
 
 impl Allocations {
@@ -30,10 +31,16 @@ impl Allocations {
         self.0.write().unwrap_or_else(PoisonError::into_inner).orchestrator = Some(orchestrator);
     }
 
+    /// Of how many sockets it says nothing from now on.
+    pub fn put_unnamed(&self, unnamed: usize) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).unnamed = unnamed;
+    }
+
     /// How their orchestrator is reached; `None`: nobody asks it.
     #[must_use]
     pub fn orchestrator(&self) -> Option<Orchestrator> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).orchestrator.clone()
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        table.orchestrator.clone().map(|known| Orchestrator { unnamed: table.unnamed, ..known })
     }
 
     /// The allocations that run a plugin's instances and are in `namespace` (`*`: in any), newest change first.

@@ -81,7 +81,7 @@ impl<'a> Gateway<'a> {
             orchestrator: orchestrator.map(|asked| OrchestratorView {
                 address: &asked.address,
                 allocations: asked.allocations,
-                problem: &asked.problem,
+                problem: asked.trouble().unwrap_or_default(),
                 since: time(asked.since),
             }),
             plugins: catalog.plugins().count(),
@@ -115,7 +115,7 @@ pub(in crate::api) struct Parts<'a> {
 struct OrchestratorView<'a> {
     address: &'a str,
     allocations: usize,
-    problem: &'a str,
+    problem: String,
     since: Option<String>,
 }
 

@@ -29,6 +29,14 @@ plugin_type = "auto"
 # This host's id; default: NODE_NAME and its kin, Nomad's client-id, the hostname
 # host_id = "ID"
 
+# A Nomad server or client to ask who runs the drivers in --nomad-state-dir: http://HOST:PORT,
+# https://HOST:PORT or unix:///PATH; over TLS with NOMAD_CACERT and its kin
+# nomad_addr = "URL"
+
+# File with the token for --nomad-addr, read before each question; default: NOMAD_TOKEN, or the task's own
+# identity
+# nomad_token_file = "FILE"
+
 # From one look at a driver to the next
 poll_interval = "30s"
 
@@ -118,6 +126,13 @@ host_ttl = "30s"
 
 # File of tokens, which `acl token create` writes and which holds no secret; read anew when it changes
 # acl_tokens_file = "FILE"
+
+# Keys of Nomad's workload identities: a file, or an address (http, https),
+# http://NOMAD:4646/.well-known/jwks.json, asked again and again
+# acl_jwks = "SOURCE"
+
+# Whom identities have to be for (`aud`); may be repeated; default: that of Nomad's default identity
+acl_jwt_audience = ["nomadproject.io"]
 
 # What /metrics needs with --acl-enabled: agent-read (a token that may read the agent, as in Nomad) or open
 acl_metrics = "agent-read"

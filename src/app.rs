@@ -1,8 +1,11 @@
 //! The composition root: builds all parts, starts them, stops them in order.
 
+pub mod sidecar;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -13,10 +16,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::acl::{self, Access, AclError};
+use crate::acl::{self, Access, AclError, KeySource};
 use crate::api::connections::Connections;
 use crate::api::server::{BindError, Listener};
 use crate::api::{self, Api, ReadShape};
+use crate::client::{Client, HttpError};
 use crate::config::load::Variables;
 use crate::config::settings::HTTP_ENDPOINT;
 use crate::config::{MemberRole, Serve, Sources, host};
@@ -27,13 +31,17 @@ use crate::domain::expected::{Declaration, DeclaredCounts};
 use crate::domain::fleet::FleetStanding;
 use crate::domain::id::{HostId, InstanceKey, PluginId};
 use crate::domain::socket::{SocketFile, WantedSocket};
-use crate::domain::trust::ClientAuth;
+use crate::domain::trust::{ClientAuth, Trust};
 use crate::fingerprint;
 use crate::fingerprint::supervisor::{self, Sinks, Supervisor};
 use crate::fleet;
 use crate::fleet::etcd::Etcd;
 use crate::fleet::follower::{self, Follower};
 use crate::fleet::shipper::Shipper;
+use crate::metrics::Counters;
+use crate::owner::naming::Naming;
+use crate::owner::{Known, nomad};
+use crate::registry::allocations::Allocations;
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
 use crate::registry::publisher::Publisher;
@@ -65,6 +73,9 @@ pub enum AppError {
     /// No place to keep state.
     #[error("cannot keep state")]
     Store(#[from] StoreError),
+    /// An address of Nomad that is none.
+    #[error("cannot ask Nomad")]
+    Nomad(#[from] HttpError),
     /// Nobody could stop it in order.
     #[error("cannot listen to signals")]
     Signals(#[source] io::Error),
@@ -110,6 +121,8 @@ pub struct Plan {
     pub sockets: Option<BTreeSet<WantedSocket>>,
     /// Where further sockets are looked for; nowhere, unless sockets are watched.
     pub discovery: discovery::Settings,
+    /// Who is asked about the allocations of a Nomad client; `None`: nobody.
+    pub nomad: Option<NomadPlan>,
     /// When to look at them.
     pub fingerprint: fingerprint::Settings,
     /// How many instances of which plugins there should be on this host.
@@ -128,8 +141,23 @@ pub struct Plan {
     pub handed: Vec<Handed>,
     /// Whose tokens and policies count; `None`: nobody is asked for any.
     pub access: Option<acl::Settings>,
+    /// Whether SIGHUP has files read anew; otherwise it ends the process, as it should what belongs to a terminal.
+    pub rereads_on_hangup: bool,
     /// What the API is told.
     pub api: api::Settings,
+}
+
+/// Whom to ask about allocations.
+#[derive(Debug, Clone)]
+pub struct NomadPlan {
+    /// A server's or client's address.
+    pub address: String,
+    /// What opens its API.
+    pub token: nomad::Token,
+    /// How it is known.
+    pub trust: Trust,
+    /// State directories of clients, of which the first that has one says the node's id.
+    pub state_directories: Vec<PathBuf>,
 }
 
 impl Plan {
@@ -143,6 +171,7 @@ impl Plan {
             retire: After::default(),
             sockets,
             discovery: discovery::Settings::default(),
+            nomad: None,
             fingerprint: fingerprint::Settings::default(),
             declared: BTreeMap::new(),
             member: None,
@@ -152,6 +181,7 @@ impl Plan {
             max_connections_per_client: 0,
             handed: Vec::new(),
             access: None,
+            rereads_on_hangup: false,
             // Empty: the names that belong to the addresses, once they are bound.
             api: api::Settings { allowed_hosts: Vec::new(), ..api::Settings::default() },
         }
@@ -177,8 +207,9 @@ impl Plan {
             rank: u32::try_from(sources.addresses.len()).unwrap_or(u32::MAX).saturating_add(place),
             ..WantedSocket::configured(path.clone())
         }));
-        let nomads = searched.places.iter().filter(|place| place.kind == Kind::Nomad).map(|place| &*place.path);
-        let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads));
+        let nomads = searched.places.iter().filter(|place| place.kind == Kind::Nomad);
+        let nomads: Vec<PathBuf> = nomads.map(|place| place.path.clone()).collect();
+        let host = host::id(config.host.as_ref(), variable, || discovery::host_id(nomads.iter().map(PathBuf::as_path)));
         let counts = config.plugins.iter().map(|plugin| (plugin.id.clone(), plugin.expected.on(&host)));
         let declared = counts.filter(|(_, counts)| !counts.is_empty()).collect();
         let mut plan = Self::new(host, keep, Some(sockets), config.endpoints.clone());
@@ -205,6 +236,16 @@ impl Plan {
             plan.keep = Keep::Memory;
         }
         plan.discovery = searched;
+        plan.nomad = config.nomad.as_ref().map(|nomad| NomadPlan {
+            address: nomad.address.clone(),
+            token: match (&nomad.token_file, &nomad.token) {
+                (Some(file), _) => nomad::Token::File(file.clone()),
+                (None, Some(token)) => nomad::Token::Secret(token.secret().into()),
+                (None, None) => nomad::Token::None,
+            },
+            trust: nomad.trust.clone(),
+            state_directories: nomads,
+        });
         plan.history = config.history;
         plan.retire = After { gone: config.retire_gone, lost: config.retire_lost };
         plan.socket.clone_from(&config.socket);
@@ -220,7 +261,10 @@ impl Plan {
         plan.access = config.access.as_ref().map(|access| acl::Settings {
             policy_directory: access.policy_directory.clone(),
             tokens_file: access.tokens_file.clone(),
+            keys: access.keys.as_deref().map(KeySource::of),
+            audiences: access.audiences.clone(),
         });
+        plan.rereads_on_hangup = true;
         plan.api.is_metrics_open = config.access.as_ref().is_some_and(|access| access.is_metrics_open);
         plan.api.region.clone_from(&config.region);
         plan.api.allowed_hosts.clone_from(&config.allowed_hosts);
@@ -272,9 +316,12 @@ pub struct Gateway {
     commands: Commands,
     sockets: Sockets,
     reports: mpsc::Sender<Report>,
-    /// With what tells it to read its files anew; `None`: nobody is asked for a token.
-    access: Option<(Access, Signal)>,
-    /// The same; `None`: plain HTTP is spoken.
+    counters: Counters,
+    /// `None`: nobody is asked for a token.
+    access: Option<Access>,
+    /// What has files read anew, whatever else there is to read.
+    hangup: Option<Signal>,
+    /// With what tells it to read its files anew; `None`: plain HTTP is spoken.
     tls: Option<(Tls, Signal)>,
 }
 
@@ -285,9 +332,11 @@ impl Gateway {
     /// A state directory, an address or a policy that cannot be used.
     pub async fn build(mut plan: Plan) -> Result<Self, AppError> {
         raise_descriptor_limit();
-        let hangup = || signal(SignalKind::hangup()).map_err(AppError::Signals);
+        // Before anything that takes time: whoever reloads a service that starts does not mean to end it.
+        let signalled = || signal(SignalKind::hangup()).map_err(AppError::Signals);
+        let hangup = plan.rereads_on_hangup.then(signalled).transpose()?;
         let tls = match plan.tls.take() {
-            Some(settings) => Some((Tls::load(settings)?, hangup()?)),
+            Some(settings) => Some((Tls::load(settings)?, signalled()?)),
             None => None,
         };
         let spoken = tls.as_ref().map(|(tls, _)| tls);
@@ -302,10 +351,7 @@ impl Gateway {
             let listener = Listener::bind_as(endpoint, &plan.socket).await?;
             listeners.push(listener.limited_by(&connections).speaking(spoken));
         }
-        let access = match plan.access.clone() {
-            Some(settings) => Some((Access::load(settings)?, hangup()?)),
-            None => None,
-        };
+        let access = plan.access.clone().map(Access::load).transpose()?;
         if let Some(member) = plan.member.take_if(|member| member.role == MemberRole::Aggregator) {
             let etcd = Etcd::new(&member.settings);
             let (follower, handles) = Follower::new(etcd, &member.settings, plan.retire.lost, member.declared);
@@ -313,6 +359,7 @@ impl Gateway {
             let follower::Handles { reader, history, commands, standing } = handles;
             return Ok(Self {
                 access,
+                hangup,
                 tls,
                 plan,
                 former: Vec::new(),
@@ -324,6 +371,7 @@ impl Gateway {
                 sockets: Sockets::default(),
                 // Nobody reports to an aggregator.
                 reports: mpsc::channel(1).0,
+                counters: Counters::default(),
             });
         }
         let settings = store::Settings { history: plan.history, ..store::Settings::default() };
@@ -338,10 +386,12 @@ impl Gateway {
         // What this store holds is one host's. Under a former id of that nobody would ever look at it again.
         let former = loaded.records.iter().map(|record| &record.key);
         let former = former.filter(|key| plan.sockets.is_some() && key.host != plan.host).cloned().collect();
+        let counters = Counters { operations: store.operations(), ..Counters::default() };
         let (publisher, handles) = Publisher::new(loaded, store);
         let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
             access,
+            hangup,
             tls,
             plan,
             former,
@@ -352,6 +402,7 @@ impl Gateway {
             commands: handles.commands,
             sockets: Sockets::default(),
             reports: handles.reports,
+            counters,
         })
     }
 
@@ -382,8 +433,21 @@ impl Gateway {
     /// # Errors
     /// What did not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { mut plan, former, listeners, registry, reader, history, commands, sockets, reports, access, tls } =
-            self;
+        let Self {
+            mut plan,
+            former,
+            listeners,
+            registry,
+            reader,
+            history,
+            commands,
+            sockets,
+            reports,
+            counters,
+            access,
+            hangup,
+            tls,
+        } = self;
         let tcp = listeners.iter().map(Listener::address).find(|address| !address.starts_with("unix:"));
         plan.api.address = tcp.unwrap_or_default().to_owned();
         if plan.api.allowed_hosts.is_empty() {
@@ -424,19 +488,19 @@ impl Gateway {
             standing = Some(told);
         }
         let state = api::State::new(reader.clone(), Arc::new(history), sockets.clone(), plan.api, stop.clone());
-        let mut state = state.with_commands(commands);
+        let mut state = state.with_commands(commands).with_counters(counters.clone());
         if let Some(standing) = standing {
             state = state.with_fleet(standing);
         }
-        if let Some((access, hangup)) = access {
-            let following = access.clone().follow(hangup);
-            let stop = stop.clone();
-            parts.spawn(async move {
-                // Until then it never ends.
-                let _ = stop.run_until_cancelled_owned(following).await;
-            });
-            state = state.with_access(access);
+        if let Some(access) = &access {
+            state = state.with_access(access.clone());
         }
+        let rereading = reread(access, hangup, tls.is_none());
+        let until = stop.clone();
+        parts.spawn(async move {
+            // Until then it never ends.
+            let _ = until.run_until_cancelled_owned(rereading).await;
+        });
         if let Some((tls, hangup)) = tls {
             let following = tls.clone().follow(hangup);
             let stop = stop.clone();
@@ -446,6 +510,14 @@ impl Gateway {
             });
             state = state.with_tls(tls);
         }
+        let nomad = match plan.nomad.take() {
+            None => None,
+            Some(nomad) => {
+                let allocations = Allocations::default();
+                state = state.with_allocations(allocations.clone());
+                Some((nomad.follower(allocations.clone())?, allocations))
+            }
+        };
         let api = Api::new(state);
         for listener in listeners {
             info!(address = listener.url(), "serving");
@@ -457,8 +529,39 @@ impl Gateway {
             for socket in &wanted {
                 info!(socket = %socket.path.display(), role = socket.role.as_str(), "watching");
             }
-            let (wanted_in, wanted_out) = watch::channel(Arc::new(wanted.clone()));
-            let (listed_in, listed) = watch::channel(plan.discovery.places.is_empty());
+            let (mut wanted_in, wanted_out) = watch::channel(Arc::new(wanted.clone()));
+            let (mut listed_in, listed) = watch::channel(plan.discovery.places.is_empty());
+            if let Some(((follower, known), allocations)) = nomad {
+                // What is found gets its names between discovery and the supervisor.
+                let (found_in, found) = watch::channel(Arc::new(wanted.clone()));
+                let (searched_in, searched) = watch::channel(*listed.borrow());
+                let (held_back, catalog) = (sockets.clone(), reader.clone());
+                let naming = Naming {
+                    known,
+                    found,
+                    searched,
+                    wanted: std::mem::replace(&mut wanted_in, found_in),
+                    listed: std::mem::replace(&mut listed_in, searched_in),
+                    held_back: Box::new(move |sockets, unnamed| {
+                        held_back.put_held_back(sockets);
+                        allocations.put_unnamed(unnamed);
+                    }),
+                    records: Box::new(move |allocation| {
+                        let catalog = catalog.current();
+                        let of = catalog.records().filter(|record| *record.owner.alloc_id == *allocation);
+                        of.cloned().collect()
+                    }),
+                };
+                for part in
+                    [Box::pin(naming.run()) as Pin<Box<dyn Future<Output = ()> + Send>>, Box::pin(follower.run())]
+                {
+                    let stop = stop.clone();
+                    parts.spawn(async move {
+                        // Until then it never ends.
+                        let _ = stop.run_until_cancelled_owned(part).await;
+                    });
+                }
+            }
             let (events_in, events) = watch::channel(Arc::default());
             let (noticed_in, noticed) = watch::channel(0);
             let (touches_in, touches) = mpsc::channel(64);
@@ -469,7 +572,8 @@ impl Gateway {
                 plan.fingerprint,
                 supervisor::Sources { wanted: wanted_out.clone(), listed, touches },
                 Sinks { reports: reports.clone(), sockets, reader },
-            );
+            )
+            .counted_by(counters.calls);
             parts.spawn(supervisor.run(stop.clone()));
             let told = Box::new(move |state| watching.put_events(state));
             let directories = Directories::new(wanted_out, touches_in, events, noticed_in, told);
@@ -484,7 +588,7 @@ impl Gateway {
                 }),
             };
             let is_fixed = plan.discovery.places.is_empty();
-            let discovery = Discovery::new(wanted, plan.discovery, sinks, noticed);
+            let discovery = Discovery::new(wanted, plan.discovery, sinks, noticed).counted_by(counters.scans);
             parts.spawn(async move {
                 if is_fixed {
                     // Nothing is searched; its channels stay open.
@@ -519,6 +623,42 @@ impl Gateway {
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Reads anew what can be read anew: at each signal, and whenever a file has changed.
+/// `is_alone`: nobody else does so.
+async fn reread(access: Option<Access>, hangup: Option<Signal>, is_alone: bool) {
+    match (access, hangup) {
+        (Some(access), hangup) => {
+            tokio::join!(access.clone().follow(hangup), access.follow_keys());
+        }
+        (None, Some(mut hangup)) if is_alone => {
+            while hangup.recv().await.is_some() {
+                info!("SIGHUP: there is no file that is read anew; flags, variables and --config need a restart");
+            }
+        }
+        (None, _) => {}
+    }
+}
+
+impl NomadPlan {
+    fn follower(self, allocations: Allocations) -> Result<(nomad::Follower, watch::Receiver<Arc<Known>>), AppError> {
+        let client = Client::new(&self.address, self.trust)?;
+        let (known_in, known) = watch::channel(Arc::default());
+        let standing = allocations.clone();
+        let directories = self.state_directories;
+        // Read each time: a client that is installed later, or anew, has an id of its own.
+        let node = move || {
+            let id = discovery::host_id(directories.iter().map(PathBuf::as_path))?;
+            Some(id.as_str().into())
+        };
+        let sinks = nomad::Sinks {
+            known: known_in,
+            allocations: Box::new(move |all| allocations.replace(all)),
+            standing: Box::new(move |asked| standing.put_orchestrator(asked)),
+        };
+        Ok((nomad::Follower::new(client, self.token, Box::new(node), sinks), known))
     }
 }
 

@@ -5,7 +5,7 @@ use clap::builder::styling::Styles;
 use crate::config::arguments::{self, Typed};
 use crate::config::load::{self, Problems, Variables};
 use crate::config::settings::{self, Command};
-use crate::config::{Acl, Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
+use crate::config::{Acl, Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Sidecar, Status, Wait};
 use crate::domain::text::escaped;
 
 /// What was asked for.
@@ -15,6 +15,8 @@ pub enum Invocation {
     Text(String),
     /// `serve`.
     Serve(Box<Serve>),
+    /// Flags and no command.
+    Sidecar(Sidecar),
     /// `probe`.
     Probe(Probe),
     /// `status`.
@@ -57,6 +59,8 @@ pub fn parse(arguments: &[String], variable: Variables<'_>) -> Result<Invocation
     if first.starts_with('-') && matches!(word, "version" | "V") {
         return Ok(Invocation::Text(version()));
     }
+    // As livenessprobe is started: a manifest changes only its image.
+    let (first, rest) = if first.starts_with('-') { (Command::Sidecar.name(), arguments) } else { (&**first, rest) };
     let Some(command) = Command::ALL.into_iter().find(|command| command.name() == first) else {
         return Err(Problems(vec![unknown(first)]));
     };
@@ -67,6 +71,7 @@ pub fn parse(arguments: &[String], variable: Variables<'_>) -> Result<Invocation
     }
     Ok(match command {
         Command::Serve => Invocation::Serve(Box::new(load::serve(command, &typed, variable, problems)?)),
+        Command::Sidecar => Invocation::Sidecar(load::sidecar(&typed, variable, problems)?),
         Command::Probe => Invocation::Probe(load::probe(&typed, variable, problems)?),
         Command::Status => Invocation::Status(load::status(&typed, variable, problems)?),
         Command::Wait => Invocation::Wait(load::wait(&typed, variable, problems)?),

@@ -11,8 +11,8 @@
 //! - `registry`: what differs from what was known; the one writer of the catalog; its readers.
 //! - `store`: records, transitions and the index on disk.
 //! - `fleet`: one view of many hosts, over etcd: an agent ships, an aggregator follows.
-//! - `acl`: policies and tokens in Nomad's words, and what they allow.
-//! - `api`: HTTP, from handles only.
+//! - `acl`: policies, tokens and identities in Nomad's words, and what they allow.
+//! - `api`: HTTP, from handles only; `ui`: the page for people, as static files.
 //! - `config`, `cli`, `app`: from arguments to running parts, and in order back again; `shutdown`,
 //!   `files`, `systemd`, `telemetry` and `metrics` are leaves.
 //! - `tls`, `client`: certificates and streams; HTTP as a client, for commands and whoever asks an orchestrator.
@@ -33,6 +33,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod fleet;
 pub mod metrics;
+pub mod owner;
 pub mod registry;
 pub mod shutdown;
 pub mod store;
@@ -40,3 +41,4 @@ pub mod systemd;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+pub mod ui;

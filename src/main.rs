@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use csi_gateway::app::sidecar::Beside;
 use csi_gateway::app::{self, AppError, Gateway, Plan};
 use csi_gateway::cli::{self, Invocation};
 use csi_gateway::commands::{self, Outcome, complain, say};
-use csi_gateway::config::Serve;
 use csi_gateway::config::load::Variables;
+use csi_gateway::config::{Serve, Sidecar};
 use csi_gateway::systemd::Handed;
 use csi_gateway::{demo, shutdown, systemd, telemetry};
 
@@ -79,6 +80,10 @@ async fn run(invocation: Invocation, handed: Vec<Handed>, variable: Variables<'_
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::failed(&error),
         },
+        Invocation::Sidecar(config) => match sidecar(config).await {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::failed(&error),
+        },
         Invocation::Demo(config) => {
             telemetry::start(config.logging.verbosity, config.logging.is_json);
             match shutdown::on_signal() {
@@ -97,4 +102,14 @@ async fn serve(config: &Serve, handed: Vec<Handed>, variable: Variables<'_>) -> 
         say(&format!("listening on {url}"));
     }
     gateway.run(stop).await
+}
+
+async fn sidecar(config: Sidecar) -> Result<(), AppError> {
+    telemetry::start(config.logging.verbosity, config.logging.is_json);
+    let stop = shutdown::on_signal().map_err(AppError::Signals)?;
+    let beside = Beside::build(config).await?;
+    for url in beside.urls() {
+        say(&format!("listening on {url}"));
+    }
+    beside.run(stop).await
 }

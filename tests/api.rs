@@ -20,6 +20,7 @@ use csi_gateway::domain::socket::SocketStatus;
 use csi_gateway::domain::time::{Index, Timestamp};
 use csi_gateway::domain::topology::Topology;
 use csi_gateway::registry::reader::{Durability, Standing};
+use csi_gateway::ui::FILES;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -664,6 +665,11 @@ async fn the_description_is_true_of_every_reply() {
                     targets.extend(["nfs", "missing"].map(|id| format!("/v1/gateway/plugin/{id}")));
                 }
                 "/v1/gateway/plugins" => targets.push("/v1/gateway/plugins?per_page=1".to_owned()),
+                "/v1/gateway/host/{id}" => targets.push("/v1/gateway/host/host-0001".to_owned()),
+                "/ui/{id}" => {
+                    targets.extend(csi_gateway::ui::FILES.iter().map(|file| format!("/ui/{}", file.path)));
+                    targets.push("/ui/storage/plugins/nfs".to_owned());
+                }
                 "/v1/agent/health" => targets.push("/v1/agent/health?type=client".to_owned()),
                 "/v1/gateway/stream" | "/v1/event/stream" => {
                     targets.push(format!("{path}?index=104"));
@@ -694,7 +700,8 @@ async fn the_description_is_true_of_every_reply() {
                 };
                 let schema = &described["content"][kind]["schema"];
                 assert!(!schema.is_null(), "{method} {target}: {kind} is not described");
-                let headers = answer.headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-"));
+                let headers =
+                    answer.headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-nomad-"));
                 for header in headers.filter(|_| answer.status == 200) {
                     let known = described["headers"].as_object().into_iter().flatten();
                     assert!(known.into_iter().any(|(name, _)| name.eq_ignore_ascii_case(header)), "{target}: {header}");
@@ -819,4 +826,167 @@ async fn a_unix_socket_is_replaced_only_if_nobody_listens() {
     assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
     let nowhere = format!("unix://{}/no/such.sock", directory.path().display());
     assert!(matches!(Listener::bind(&nowhere).await, Err(BindError::Unix { .. })));
+}
+
+// The page for people ------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_page_is_sent_whole_tagged_and_under_a_policy_that_lets_it_load_nothing_else() {
+    let fixture = Fixture::conformance();
+    let mut bytes = 0;
+    for file in FILES {
+        let target = format!("/ui/{}", file.path);
+        let request = |accepted: &str, known: &str| {
+            let request = Request::get(&target).header("Accept-Encoding", accepted).header("If-None-Match", known);
+            request.body(Body::empty()).expect("legal")
+        };
+        let plain = send(&fixture, request("identity", "W/\"other\"")).await;
+        assert_eq!((plain.status, plain.body.as_bytes()), (StatusCode::OK, file.bytes), "{target}");
+        assert_eq!(plain.header("content-type"), Some(file.content_type), "{target}");
+        assert_eq!(plain.header("content-encoding"), None, "{target}");
+        assert_eq!(plain.header("cache-control"), Some("no-cache"), "{target}");
+        assert_eq!(plain.header("x-content-type-options"), Some("nosniff"), "{target}");
+        let policy = plain.header("content-security-policy").expect("a policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        for refused in ["unsafe", "http:", "https:", "data:", "*"] {
+            assert!(!policy.contains(refused), "{policy}");
+        }
+        let gzip = send(&fixture, request("gzip, deflate, br", "")).await;
+        assert_eq!((gzip.header("content-encoding"), gzip.body.as_bytes()), (Some("gzip"), file.bytes), "{target}");
+        let tag = plain.header("etag").expect("a tag");
+        assert_eq!(gzip.header("etag"), Some(tag));
+        for known in [tag.to_owned(), format!("\"x\", {}", &tag[2..]), "*".to_owned()] {
+            let same = send(&fixture, request("gzip", &known)).await;
+            assert_eq!((same.status, &*same.body), (StatusCode::NOT_MODIFIED, ""), "{target} {known}");
+            assert_eq!((same.header("etag"), same.header("content-encoding")), (Some(tag), None));
+        }
+        bytes += file.bytes.len();
+    }
+    assert!(bytes < 300_000, "{bytes} bytes");
+    assert_eq!(call(&fixture, Method::POST, "/ui/").await.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(get(&fixture, "/ui/index.htm").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_page_is_at_most_100_kb_on_the_wire_and_a_304_has_no_body() {
+    let served = Served::start().await;
+    let mut bytes = 0;
+    for file in FILES {
+        let target = format!("/ui/{}", file.path);
+        bytes += served.ask("GET", &target, "Accept-Encoding: gzip\r\n").await.body.len();
+        let head = served.ask("HEAD", &target, "").await;
+        assert_eq!((head.status, head.body.len()), (200, 0), "{target}");
+        let tag = head.header("Etag").expect("a tag").to_owned();
+        let raw = format!(
+            "GET {target} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nIf-None-Match: {tag}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = served.raw(raw.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 304 Not Modified\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    assert!(bytes <= 100_000, "{bytes} bytes compressed");
+}
+
+#[tokio::test]
+async fn the_page_is_found_from_the_root_under_prefixes_and_from_nomad_s_addresses() {
+    let fixture = Fixture::conformance();
+    for (target, location) in [
+        ("/", "/ui/"),
+        ("/?a=b", "/ui/?a=b"),
+        ("/ui", "ui/"),
+        ("/ui/storage", "./#/plugins"),
+        ("/ui/whatever", "./#/plugins"),
+        ("/ui/what/ever/", "../../#/plugins"),
+        ("/ui/hosts", "./#/hosts"),
+        ("/ui/host/a.b/", "../../#/host/a%2Eb"),
+        ("/ui/storage/plugins", "../#/plugins"),
+        ("/ui/storage/plugins/ebs-prod", "../../#/plugin/ebs%2Dprod"),
+        ("/ui/storage/plugins/ebs/allocations", "../../../#/plugin/ebs"),
+        ("/ui/storage/plugins/%0d%0aX:%20y", "../../#/plugin/%0D%0AX%3A%20y"),
+    ] {
+        let answer = get(&fixture, target).await;
+        assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT, "{target}");
+        assert_eq!(answer.header("location"), Some(location), "{target}");
+    }
+}
+
+/// What the page says of capabilities and phases is what the gateway says: a name that is added there must be added here.
+#[test]
+fn the_page_knows_every_capability_and_has_a_remedy_for_every_phase() {
+    use csi_gateway::domain::capability as is;
+    let text = |path: &str| {
+        let file = FILES.iter().find(|file| file.path == path).expect("a file");
+        std::str::from_utf8(file.bytes).expect("UTF-8")
+    };
+    fn names<C: is::Capability>() -> Vec<&'static str> {
+        C::ALL.iter().map(|capability| capability.name()).collect()
+    }
+    let table = text("words.js").split_once("export const CAPABILITIES").expect("the table").1;
+    for (service, names) in [
+        ("VolumeExpansion", names::<is::VolumeExpansion>()),
+        ("Plugin", names::<is::PluginService>()),
+        ("Controller", names::<is::ControllerCapability>()),
+        ("Node", names::<is::NodeCapability>()),
+        ("GroupController", names::<is::GroupCapability>()),
+    ] {
+        let block = table.split_once(&format!("['{service}',")).expect("a service").1;
+        let block = block.split_once("}]").expect("its end").0;
+        let words = block.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).filter(|word| word.len() > 5);
+        assert_eq!(words.collect::<BTreeSet<_>>(), names.into_iter().collect(), "{service}");
+    }
+    for phase in Phase::ALL.into_iter().filter(|phase| !phase.is_healthy()) {
+        assert!(text("unhealthy.md").contains(&format!("\n| `{phase}` |")), "{phase}");
+        assert!(text("words.js").contains(&format!("'{phase}'")), "{phase}");
+    }
+}
+
+#[test]
+fn the_page_names_no_other_place_and_makes_no_markup_from_text() {
+    for file in FILES.iter().filter(|file| file.path != "unhealthy.md") {
+        let text = std::str::from_utf8(file.bytes).expect("UTF-8");
+        let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
+        for refused in [
+            "http://",
+            "https://",
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "style=",
+            "=\"/",
+        ] {
+            assert!(!elsewhere.contains(refused), "{}: {refused}", file.path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_is_read_with_its_instances_alone() {
+    let fixture = Fixture::conformance();
+    fixture.apply_at(104, [put(unhealthy(node("nfs", "host-0001")))]);
+    let host = get(&fixture, "/v1/gateway/host/host-0001").await.json();
+    assert_eq!(host["ID"], "host-0001");
+    let instances = host["Instances"].as_array().expect("an array");
+    assert!(instances.len() > 1 && instances.iter().all(|one| one["Host"] == "host-0001"), "{host}");
+    assert!(instances.iter().any(|one| one["PluginID"] == "nfs" && one["Phase"] == "unhealthy"), "{host}");
+    assert_text("unknown", &get(&fixture, "/v1/gateway/host/host-9999").await, 404, "host not found");
+    assert_text("none", &get(&fixture, "/v1/gateway/host/").await, 500, "missing host ID");
+}
+
+#[tokio::test]
+async fn a_sum_says_who_is_not_well_and_why_the_longest_first_and_four_at_most() {
+    let fixture = Fixture::empty(Settings::default());
+    let ill = |at: i64| {
+        let mut record = unhealthy(node("nfs", &format!("host-{at:04}")));
+        record.since = Timestamp(at);
+        put(record)
+    };
+    fixture.apply_at(101, [3, 1, 5, 2, 4].map(ill).into_iter().chain([put(node("nfs", "host-well"))]));
+    let sum = get(&fixture, "/v1/gateway/plugins").await.json()[0].clone();
+    let unwell = sum["Unwell"].as_array().expect("an array");
+    let hosts: Vec<_> = unwell.iter().map(|one| one["Host"].as_str().expect("text")).collect();
+    assert_eq!(hosts, ["host-0001", "host-0002", "host-0003", "host-0004"]);
+    assert_eq!((&unwell[0]["Phase"], &unwell[0]["Role"]), (&json!("unhealthy"), &json!("node")));
+    assert!(unwell[0]["Reason"]["Description"].as_str().is_some_and(|text| !text.is_empty()), "{sum}");
+    assert!(sum["ChangedTime"].is_string(), "{sum}");
 }

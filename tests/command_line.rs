@@ -2,6 +2,8 @@
 
 #[path = "command_line/configuration.rs"]
 mod configuration;
+#[path = "command_line/pages.rs"]
+mod pages;
 #[path = "command_line/peer.rs"]
 mod peer;
 mod support;

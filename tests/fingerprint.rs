@@ -1083,14 +1083,17 @@ async fn a_directory_that_is_replaced_under_an_old_process_is_noticed() {
 async fn a_driver_that_dies_and_returns_within_a_second_is_seen_each_time() {
     let scene = Scene::with(Node, node(), seldom()).await;
     scene.healthy().await;
-    for round in 0..6 {
+    let mut took = Vec::new();
+    for _ in 0..6 {
         let begun = Instant::now();
         scene.driver.leave_dead().await;
         scene.unhealthy().await;
         scene.driver.come_back().await.expect("binds");
         scene.healthy().await;
-        assert!(begun.elapsed() < millis(700), "round {round} took {:?}", begun.elapsed());
+        took.push(begun.elapsed());
     }
+    // A machine that is busy with other things may make one round late; who waits for the wrong file is late in most.
+    assert!(took.iter().filter(|took| **took > millis(700)).count() <= 1, "{took:?}");
 }
 
 /// What a hung socket costs is let go with each look; `scripts/load --only hung` has five hundred of them.

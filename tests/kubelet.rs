@@ -10,8 +10,9 @@ mod support;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use kubernetes::{KUBELET, NODE, Node, Process, with_the_test};
+use kubernetes::{KUBELET, NODE, Node};
 use serde_json::{Value, json};
+use support::daemon::{Process, with_the_test};
 use support::process::{PATIENCE, Serving, until};
 
 const GATEWAY: &str = env!("CARGO_BIN_EXE_csi-gateway");

@@ -24,7 +24,7 @@ const TABLE: &[Row] = &[
     ("client", &["tls"], "one HTTP request at a time; what is asked for, and how often, its callers know"),
     ("store", &[], "keeps records; who makes or reads them is not its business"),
     ("owner", &["client"], "says who runs a socket, in domain's words"),
-    ("acl", &[], "policies, tokens and what they allow; which right a route needs is `api`'s"),
+    ("acl", &["client"], "policies, tokens and what they allow, keys by HTTP; which right a route needs is `api`'s"),
     ("ui", &[], "static files"),
     ("csi", &["transport"], "one driver behind one socket; when to ask is `fingerprint`'s"),
     (
@@ -62,6 +62,7 @@ const TABLE: &[Row] = &[
         &[
             "acl",
             "api",
+            "client",
             "config",
             "csi",
             "discovery",

@@ -1,20 +1,25 @@
-//! The policies and tokens in force: read from files, kept until better ones are read.
+//! The policies, tokens and keys in force: read from files or asked for, kept until better ones are there.
 //!
 //! A set is made whole, beside the one in force, and then takes its place; readers hold an `Arc` of what they were
 //! resolved to and notice nothing. A file with an error leaves everything as it was, and says so until it is well again.
 
-use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use tokio::signal::unix::Signal;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::attachment::Attachment;
 use super::error::AclError;
-use super::policy::{LONGEST, Policy};
+use super::files::{PolicyFile, Stamp, keys, policy_files, read_keys, read_policy, stamp};
+use super::identity::{Fault, Identity, Keys};
+use super::jwks::{self, KeySource};
+use super::policy::Policy;
 use super::rights::Rights;
 use super::token::{self, Hash, Kind, Secret, Token};
 use crate::domain::time::Timestamp;
@@ -28,30 +33,49 @@ const SETTLE: Duration = Duration::from_millis(100);
 const SETTLING: usize = 20;
 /// The policy of those who show no token.
 pub const ANONYMOUS: &str = "anonymous";
+/// Identities whose signatures are not computed again.
+const RECENT: usize = 1_024;
 
-/// Where policies and tokens are.
+/// Where policies, tokens and keys are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// A directory of `NAME.hcl` and `NAME.json`.
     pub policy_directory: Option<PathBuf>,
     /// The file that `acl token create` writes.
     pub tokens_file: Option<PathBuf>,
+    /// Keys that identities are signed with; `None`: nobody has one.
+    pub keys: Option<KeySource>,
+    /// Whom identities have to be for: one of these.
+    pub audiences: Vec<String>,
 }
 
 /// A policy in force.
 #[derive(Debug)]
-pub struct InForce {
+struct InForce {
     /// As it was written.
-    pub text: String,
+    text: String,
     policy: Policy,
+    /// Whose it is without being named by a token.
+    attachment: Option<Attachment>,
+}
+
+/// Who somebody is.
+#[derive(Debug, PartialEq)]
+pub enum Who {
+    /// Whoever shows no token.
+    Anonymous,
+    /// The bearer of a token.
+    Token(Token),
+    /// A workload of Nomad's, and the policies attached to it.
+    Workload(Identity, Vec<Box<str>>),
 }
 
 /// Somebody who asks, and what they may do.
 #[derive(Debug)]
 pub struct Asker {
-    /// What is known of the token; of the anonymous one, that it is none.
-    pub token: Option<Token>,
-    /// What it may do.
+    /// Who it is.
+    pub who: Who,
+    /// What they may do.
     pub rights: Arc<Rights>,
     expires: Option<Timestamp>,
 }
@@ -59,8 +83,12 @@ pub struct Asker {
 impl Asker {
     /// What may be said of who this is, in logs.
     #[must_use]
-    pub fn accessor(&self) -> &str {
-        self.token.as_ref().map_or(ANONYMOUS, |token| &token.accessor_id)
+    pub fn accessor(&self) -> String {
+        match &self.who {
+            Who::Anonymous => ANONYMOUS.to_owned(),
+            Who::Token(token) => token.accessor_id.clone(),
+            Who::Workload(identity, _) => identity.to_string(),
+        }
     }
 
     /// Whether the token has ended.
@@ -78,8 +106,12 @@ impl Asker {
     /// Whether it may see a policy.
     #[must_use]
     pub fn has_policy(&self, name: &str) -> bool {
-        let own = |token: &Token| token.policies.iter().any(|policy| policy == name);
-        self.rights.is_management() || name == ANONYMOUS || self.token.as_ref().is_some_and(own)
+        let is_own = match &self.who {
+            Who::Anonymous => false,
+            Who::Token(token) => token.policies.iter().any(|policy| policy == name),
+            Who::Workload(_, policies) => policies.iter().any(|policy| **policy == *name),
+        };
+        self.rights.is_management() || name == ANONYMOUS || is_own
     }
 }
 
@@ -88,10 +120,10 @@ impl Asker {
 pub enum Denial {
     /// No token has this secret.
     Unknown,
-    /// It cannot be a token's secret.
-    NoSecret,
     /// It was a token, and has ended.
     Expired,
+    /// It is no token of ours, and no identity that is believed.
+    Identity(Fault),
 }
 
 impl Denial {
@@ -100,17 +132,75 @@ impl Denial {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "no token has this secret",
-            Self::NoSecret => "what was sent is no token",
             Self::Expired => "the token has expired",
+            Self::Identity(fault) => fault.as_str(),
         }
     }
 }
 
+/// What the files say.
 #[derive(Debug, Default)]
-struct Set {
+struct Files {
     policies: BTreeMap<Box<str>, InForce>,
     tokens: HashMap<Hash, Arc<Asker>>,
     anonymous: Option<Arc<Asker>>,
+}
+
+/// What is in force.
+#[derive(Debug, Default)]
+struct Set {
+    files: Arc<Files>,
+    keys: Arc<Keys>,
+    /// Empty in each new set: another one may know them differently.
+    recent: Mutex<Recent>,
+}
+
+/// Identities that were believed, by the hash of their token. What nobody has signed never comes in here.
+#[derive(Debug, Default)]
+struct Recent {
+    askers: HashMap<Hash, Arc<Asker>>,
+    order: VecDeque<Hash>,
+}
+
+impl Recent {
+    fn put(&mut self, hash: Hash, asker: Arc<Asker>) {
+        if self.askers.insert(hash, asker).is_none() {
+            self.order.push_back(hash);
+        }
+        if self.order.len() > RECENT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.askers.remove(&oldest);
+        }
+    }
+}
+
+impl Set {
+    /// Who shows a token that is none of ours.
+    fn identified(&self, shown: &[u8], audiences: &[String], now: Timestamp) -> Result<Arc<Asker>, Fault> {
+        let mut hash = Hash::default();
+        hash.copy_from_slice(digest::digest(&digest::SHA256, shown).as_ref());
+        let known = self.recent.lock().unwrap_or_else(PoisonError::into_inner).askers.get(&hash).map(Arc::clone);
+        let asker = match known {
+            Some(known) => known,
+            None => {
+                let asker = Arc::new(self.workload(self.keys.verify(shown, audiences, now)?));
+                self.recent.lock().unwrap_or_else(PoisonError::into_inner).put(hash, Arc::clone(&asker));
+                asker
+            }
+        };
+        if asker.has_expired(now) { Err(Fault::Expired) } else { Ok(asker) }
+    }
+
+    /// A workload with the rights of the policies that are attached to it, and with no others.
+    fn workload(&self, identity: Identity) -> Asker {
+        let covers = |policy: &InForce| policy.attachment.as_ref().is_some_and(|one| one.covers(&identity));
+        let attached = || self.files.policies.iter().filter(|(_, policy)| covers(policy));
+        let rights = Arc::new(Rights::of(attached().map(|(_, policy)| &policy.policy)));
+        let policies = attached().map(|(name, _)| name.clone()).collect();
+        let expires = identity.expires;
+        Asker { who: Who::Workload(identity, policies), rights, expires }
+    }
 }
 
 /// What `/v1/gateway` says of it.
@@ -120,7 +210,9 @@ pub struct Standing {
     pub policies: usize,
     /// How many tokens there are, expired ones included.
     pub tokens: usize,
-    /// What is wrong with the files since; `None`: what they say is in force.
+    /// How many keys identities may be signed with.
+    pub keys: usize,
+    /// What is wrong with the files, or with the address of keys; `None`: what they say is in force.
     pub trouble: Option<String>,
 }
 
@@ -134,8 +226,15 @@ struct Inner {
     /// The files before they were read first: whatever changed since is read again.
     first: Vec<Stamp>,
     set: watch::Sender<Arc<Set>>,
-    trouble: Mutex<Option<String>>,
+    /// With the files, and with the address of keys.
+    trouble: Mutex<[Option<String>; 2]>,
+    /// Somebody showed an identity of a key that is not known.
+    wanted: Notify,
 }
+
+/// Places in `trouble`.
+const OF_FILES: usize = 0;
+const OF_ADDRESS: usize = 1;
 
 impl Access {
     /// Reads policies and tokens. A file of tokens that is not there yet is as good as an empty one.
@@ -144,11 +243,13 @@ impl Access {
     /// A file has an error. There is nothing yet that could stay in force.
     pub fn load(settings: Settings) -> Result<Self, AclError> {
         let first = stamp(&settings);
-        let (set, has_tokens) = read(&settings)?;
+        let (files, keys, has_tokens) = read(&settings)?;
         if settings.tokens_file.is_some() && !has_tokens {
             warn!("there is no token yet, so nothing but what is open to all can be read; see `acl token create`");
         }
-        Ok(Self(Arc::new(Inner { settings, first, set: watch::Sender::new(Arc::new(set)), trouble: Mutex::new(None) })))
+        let set = Set { files: Arc::new(files), keys: Arc::new(keys.unwrap_or_default()), ..Set::default() };
+        let set = watch::Sender::new(Arc::new(set));
+        Ok(Self(Arc::new(Inner { settings, first, set, trouble: Mutex::default(), wanted: Notify::new() })))
     }
 
     /// Who shows this secret, if anybody does.
@@ -157,10 +258,17 @@ impl Access {
     /// Nobody: then the asker has no rights, not even those of the anonymous one.
     pub fn resolve(&self, shown: Option<&[u8]>, now: Timestamp) -> Result<Arc<Asker>, Denial> {
         let set = Arc::clone(&self.0.set.borrow());
-        let Some(shown) = shown else { return Ok(set.anonymous.as_ref().map_or_else(nobody, Arc::clone)) };
-        // Whatever is no UUID is Nomad's workload identity or nothing. Claims could become an `Asker` here.
-        let secret = Secret::parse(shown).ok_or(Denial::NoSecret)?;
-        let asker = set.tokens.get(&secret.hash()).ok_or(Denial::Unknown)?;
+        let Some(shown) = shown else { return Ok(set.files.anonymous.as_ref().map_or_else(nobody, Arc::clone)) };
+        // Whatever is no UUID is an identity of Nomad's, or nothing.
+        let Some(secret) = Secret::parse(shown) else {
+            return set.identified(shown, &self.0.settings.audiences, now).map_err(|fault| {
+                if fault == Fault::UnknownKey {
+                    self.0.wanted.notify_one();
+                }
+                Denial::Identity(fault)
+            });
+        };
+        let asker = set.files.tokens.get(&secret.hash()).ok_or(Denial::Unknown)?;
         if asker.has_expired(now) { Err(Denial::Expired) } else { Ok(Arc::clone(asker)) }
     }
 
@@ -168,9 +276,10 @@ impl Access {
     #[must_use]
     pub fn is_in_force(&self, asker: &Asker, now: Timestamp) -> bool {
         let set = Arc::clone(&self.0.set.borrow());
-        let same = match &asker.token {
-            None => set.anonymous.as_deref(),
-            Some(token) => token.hash().and_then(|hash| set.tokens.get(&hash)).map(|found| &**found),
+        let same = match &asker.who {
+            Who::Anonymous => set.files.anonymous.as_ref().map(Arc::clone),
+            Who::Token(token) => token.hash().and_then(|hash| set.files.tokens.get(&hash)).map(Arc::clone),
+            Who::Workload(identity, _) => set.keys.have(identity).then(|| Arc::new(set.workload(identity.clone()))),
         };
         !asker.has_expired(now) && same.is_some_and(|same| same.rights == asker.rights)
     }
@@ -184,49 +293,104 @@ impl Access {
     /// The text of a policy in force.
     #[must_use]
     pub fn policy(&self, name: &str) -> Option<String> {
-        self.0.set.borrow().policies.get(name).map(|policy| policy.text.clone())
+        self.0.set.borrow().files.policies.get(name).map(|policy| policy.text.clone())
     }
 
     /// How it stands.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let set = Arc::clone(&self.0.set.borrow());
-        let trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Standing { policies: set.policies.len(), tokens: set.tokens.len(), trouble }
+        let trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble: Vec<String> = trouble.iter().flatten().cloned().collect();
+        Standing {
+            policies: set.files.policies.len(),
+            tokens: set.files.tokens.len(),
+            keys: set.keys.count(),
+            trouble: (!trouble.is_empty()).then(|| trouble.join("; ")),
+        }
     }
 
     /// Reads everything anew. Whatever has an error leaves all of it as it was.
     pub fn reload(&self) {
-        let read = read(&self.0.settings).and_then(|(set, has_tokens)| match &self.0.settings.tokens_file {
+        let read = read(&self.0.settings).and_then(|(files, keys, has_tokens)| match &self.0.settings.tokens_file {
             // Whoever wants to revoke all of them leaves the file without any.
-            Some(file) if !has_tokens && !self.0.set.borrow().tokens.is_empty() => {
+            Some(file) if !has_tokens && !self.0.set.borrow().files.tokens.is_empty() => {
                 Err(AclError::Read { file: file.clone(), source: std::io::ErrorKind::NotFound.into() })
             }
-            _ => Ok(set),
+            _ => Ok((files, keys)),
         });
-        let mut trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
-            Ok(set) => {
-                info!(policies = set.policies.len(), tokens = set.tokens.len(), "policies and tokens are in force");
-                self.0.set.send_replace(Arc::new(set));
-                *trouble = None;
+            Ok((files, keys)) => {
+                info!(policies = files.policies.len(), tokens = files.tokens.len(), "policies and tokens are in force");
+                let (files, keys) = (Arc::new(files), keys.map(Arc::new));
+                self.0.set.send_modify(|set| {
+                    let keys = keys.unwrap_or_else(|| Arc::clone(&set.keys));
+                    *set = Arc::new(Set { files, keys, ..Set::default() });
+                });
+                self.is_well(OF_FILES);
             }
             Err(problem) => {
-                let text = Chain(&problem).to_string();
-                if trouble.as_ref() != Some(&text) {
-                    error!(error = text, "policies and tokens stay as they were: a file has an error");
-                }
-                *trouble = Some(text);
+                self.is_ill(OF_FILES, &problem, "policies and tokens stay as they were: a file has an error")
             }
         }
     }
 
-    /// Reads anew when a file has become another one, and at each signal.
-    pub async fn follow(self, mut told: Signal) {
+    fn is_well(&self, part: usize) {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)[part] = None;
+    }
+
+    /// Says it once, until it is another trouble.
+    fn is_ill(&self, part: usize, problem: &AclError, means: &str) {
+        let text = Chain(problem).to_string();
+        let before = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)[part].replace(text.clone());
+        if before.as_ref() != Some(&text) {
+            error!(error = text, "{means}");
+        }
+    }
+
+    /// Asks the address of keys, if there is one, again and again; at once when an identity's key is not known.
+    pub async fn follow_keys(self) {
+        let Some(KeySource::Address(address)) = &self.0.settings.keys else { return };
+        loop {
+            let answer = jwks::fetch(address).await;
+            let answer = answer.map_err(|source| AclError::Fetch { address: address.clone(), source });
+            let pause = match answer.and_then(|text| keys(&text, address)) {
+                Ok(keys) => {
+                    self.put(keys);
+                    self.is_well(OF_ADDRESS);
+                    jwks::EVERY
+                }
+                Err(problem) => {
+                    self.is_ill(OF_ADDRESS, &problem, "the keys of identities stay as they were");
+                    jwks::AGAIN
+                }
+            };
+            let asked = Instant::now();
+            tokio::select! {
+                () = self.0.wanted.notified() => tokio::time::sleep_until(asked + jwks::LEAST).await,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Keys from an address.
+    fn put(&self, keys: Keys) {
+        let is_other = *self.0.set.borrow().keys != keys;
+        if is_other {
+            info!(keys = keys.count(), "keys of identities are in force");
+            let keys = Arc::new(keys);
+            self.0.set.send_modify(|set| {
+                *set = Arc::new(Set { files: Arc::clone(&set.files), keys, ..Set::default() });
+            });
+        }
+    }
+
+    /// Reads anew when a file has become another one, and at each signal, if there is one.
+    pub async fn follow(self, mut told: Option<Signal>) {
         let mut seen = self.0.first.clone();
         loop {
             let is_told = tokio::select! {
-                _ = told.recv() => true,
+                () = signalled(&mut told) => true,
                 () = tokio::time::sleep(LOOK) => false,
             };
             let mut now = self.stamp().await;
@@ -262,6 +426,17 @@ impl Access {
     }
 }
 
+async fn signalled(told: &mut Option<Signal>) {
+    let is_signal = match told {
+        Some(told) => told.recv().await.is_some(),
+        None => false,
+    };
+    if !is_signal {
+        // Nobody will ever say anything.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Tells when another set came into force.
 #[derive(Debug)]
 pub struct Changes(watch::Receiver<Arc<Set>>);
@@ -278,77 +453,32 @@ impl Changes {
 
 /// Who shows no token, where no policy says what such may do.
 fn nobody() -> Arc<Asker> {
-    Arc::new(Asker { token: None, rights: Arc::new(Rights::default()), expires: None })
-}
-
-/// A file as it is told from others: path, device, inode, size, times of change.
-type Stamp = (PathBuf, u64, u64, u64, [i64; 4]);
-
-fn stamp(settings: &Settings) -> Vec<Stamp> {
-    let mut paths: Vec<PathBuf> = settings.tokens_file.iter().cloned().collect();
-    if let Some(directory) = &settings.policy_directory {
-        // Whatever cannot be listed is found again as an error when it is read.
-        paths.extend(policy_files(directory).unwrap_or_default());
-        paths.push(directory.clone());
-    }
-    let stamp = |path: PathBuf| {
-        let found = std::fs::metadata(&path).ok()?;
-        let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
-        Some((path, found.dev(), found.ino(), found.size(), times))
-    };
-    paths.into_iter().filter_map(stamp).collect()
-}
-
-/// The files in a directory that could be policies, in order of their names.
-fn policy_files(directory: &Path) -> Result<Vec<PathBuf>, AclError> {
-    let failed = |source| AclError::List { directory: directory.to_owned(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        // Editors and Kubernetes keep hidden files beside them.
-        let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let is_policy = path.extension().is_some_and(|ending| ending == "hcl" || ending == "json");
-        if !is_hidden && is_policy {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Reads a policy's file: its name, its text, what it says.
-///
-/// # Errors
-/// It cannot be read, its name is no policy's, or it is not valid.
-pub fn read_policy(file: &Path) -> Result<(String, String, Policy), AclError> {
-    use std::io::Read;
-    let failed = |source| AclError::Read { file: file.to_owned(), source };
-    let is_name = |name: &&str| {
-        (1..=128).contains(&name.len()) && name.chars().all(|part| part.is_ascii_alphanumeric() || part == '-')
-    };
-    let name = file.file_stem().and_then(|name| name.to_str()).filter(is_name);
-    let name = name.ok_or_else(|| AclError::Name { file: file.to_owned() })?.to_owned();
-    let mut text = String::new();
-    let opened = std::fs::File::open(file).map_err(failed)?;
-    opened.take(LONGEST as u64 + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() > LONGEST {
-        return Err(AclError::TooLarge { file: file.to_owned(), limit: LONGEST });
-    }
-    let policy = Policy::parse(&text).map_err(|source| AclError::Policy { file: file.to_owned(), source })?;
-    Ok((name, text, policy))
+    Arc::new(Asker { who: Who::Anonymous, rights: Arc::new(Rights::default()), expires: None })
 }
 
 /// Reads everything; also whether there is a file of tokens.
-fn read(settings: &Settings) -> Result<(Set, bool), AclError> {
-    let mut set = Set::default();
-    if let Some(directory) = &settings.policy_directory {
-        for file in policy_files(directory)? {
-            let (name, text, policy) = read_policy(&file)?;
-            if set.policies.insert(name.into(), InForce { text, policy }).is_some() {
-                return Err(AclError::Twice { file });
+fn read(settings: &Settings) -> Result<(Files, Option<Keys>, bool), AclError> {
+    let mut set = Files::default();
+    let mut attachments = BTreeMap::new();
+    for file in settings.policy_directory.as_deref().map(policy_files).transpose()?.unwrap_or_default() {
+        let is_second = match read_policy(&file)? {
+            (name, PolicyFile::Rules(text, policy)) => {
+                set.policies.insert(name.into(), InForce { text, policy, attachment: None }).is_some()
             }
+            (name, PolicyFile::Attachment(attachment)) => attachments.insert(name, attachment).is_some(),
+        };
+        if is_second {
+            return Err(AclError::Twice { file });
         }
     }
+    for (name, attachment) in attachments {
+        let Some(policy) = set.policies.get_mut(&*name) else { return Err(AclError::Unattached { name }) };
+        policy.attachment = Some(attachment);
+    }
+    let keys = match &settings.keys {
+        Some(KeySource::File(file)) => Some(read_keys(file)?),
+        Some(KeySource::Address(_)) | None => None,
+    };
     let tokens = match &settings.tokens_file {
         Some(file) => token::read(file)?,
         None => None,
@@ -366,15 +496,15 @@ fn read(settings: &Settings) -> Result<(Set, bool), AclError> {
     };
     if policies.contains_key(ANONYMOUS) {
         let rights = of(Kind::Client, &[ANONYMOUS.to_owned()]);
-        set.anonymous = Some(Arc::new(Asker { token: None, rights, expires: None }));
+        set.anonymous = Some(Arc::new(Asker { who: Who::Anonymous, rights, expires: None }));
     }
     for token in tokens.unwrap_or_default() {
         // `read` has refused every token without one.
         let Some(hash) = token.hash() else { continue };
         let (rights, expires) = (of(token.kind, &token.policies), token.expires());
-        set.tokens.insert(hash, Arc::new(Asker { token: Some(token), rights, expires }));
+        set.tokens.insert(hash, Arc::new(Asker { who: Who::Token(token), rights, expires }));
     }
-    Ok((set, has_tokens))
+    Ok((set, keys, has_tokens))
 }
 
 #[cfg(test)]
@@ -415,7 +545,11 @@ mod tests {
         }
 
         fn settings(&self) -> Settings {
-            Settings { policy_directory: Some(self.policies()), tokens_file: Some(self.tokens()) }
+            Settings {
+                policy_directory: Some(self.policies()),
+                tokens_file: Some(self.tokens()),
+                ..Settings::default()
+            }
         }
     }
 
@@ -443,11 +577,14 @@ mod tests {
         assert!(resolved(&access, &manager).expect("known").rights.is_management());
         let unknown = Secret::random().expect("random numbers");
         assert_eq!(resolved(&access, &unknown).expect_err("unknown"), Denial::Unknown);
-        assert_eq!(access.resolve(Some(b"not-a-uuid"), NOW).expect_err("no secret"), Denial::NoSecret);
+        assert_eq!(
+            access.resolve(Some(b"not-a-uuid"), NOW).expect_err("no secret"),
+            Denial::Identity(Fault::Malformed)
+        );
         let anonymous = access.resolve(None, NOW).expect("anybody");
         assert!(!anonymous.rights.may_list_plugins());
         assert_eq!(anonymous.accessor(), ANONYMOUS);
-        assert_eq!(access.standing(), Standing { policies: 2, tokens: 4, trouble: None });
+        assert_eq!(access.standing(), Standing { policies: 2, tokens: 4, keys: 0, trouble: None });
     }
 
     #[test]
@@ -490,8 +627,21 @@ mod tests {
         std::fs::remove_file(files.policies().join("a.json")).expect("removed");
         files.write("a_b.hcl", "");
         assert!(matches!(Access::load(files.settings()), Err(AclError::Name { .. })));
-        let nowhere = Settings { policy_directory: Some(files.policies().join("nowhere")), tokens_file: None };
+        let nowhere = Settings { policy_directory: Some(files.policies().join("nowhere")), ..Settings::default() };
         assert!(matches!(Access::load(nowhere), Err(AclError::List { .. })));
+    }
+
+    #[test]
+    fn identities_that_are_remembered_are_bounded() {
+        let mut recent = Recent::default();
+        for number in 0..2 * RECENT {
+            let mut hash = Hash::default();
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            for _ in 0..2 {
+                recent.put(hash, nobody());
+            }
+        }
+        assert_eq!((recent.askers.len(), recent.order.len()), (RECENT, RECENT));
     }
 
     #[tokio::test]
@@ -499,7 +649,7 @@ mod tests {
         let files = Files::new();
         let access = Access::load(files.settings()).expect("loaded");
         let told = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).expect("a signal");
-        let follows = tokio::spawn(access.clone().follow(told));
+        let follows = tokio::spawn(access.clone().follow(Some(told)));
         files.write("anonymous.hcl", "plugin { policy = \"read\" }");
         for round in 0.. {
             if access.resolve(None, NOW).expect("anybody").rights.may_read_plugins() {

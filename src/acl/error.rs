@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::jwks::FetchError;
+
 /// What is wrong with a policy's text, in one sentence.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -67,6 +69,44 @@ pub enum AclError {
         file: PathBuf,
         /// What is wrong with it.
         source: Complaint,
+    },
+    /// What should say whose a policy is does not.
+    #[error("`{}` does not say whose the policy is", file.display())]
+    Attachment {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: Complaint,
+    },
+    /// A file says whose a policy is that is not there.
+    #[error("there is no policy `{name}`, though a file says whose it is: `{name}.job.hcl` stands beside `{name}.hcl`")]
+    Unattached {
+        /// The policy's name.
+        name: String,
+    },
+    /// A set of keys is none. What is in it is not said: it may be another file, and secret.
+    #[error("`{place}` is no JSON Web Key Set: line {line}, column {column}")]
+    Keys {
+        /// The file or address.
+        place: String,
+        /// Where it stops being one.
+        line: usize,
+        /// The same.
+        column: usize,
+    },
+    /// A set of keys without any that identities can be signed with.
+    #[error("`{place}` has no key with a `kid` for RS256 or EdDSA (Ed25519)")]
+    NoKeys {
+        /// The file or address.
+        place: String,
+    },
+    /// An address of keys does not answer.
+    #[error("cannot get keys from `{address}`")]
+    Fetch {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: FetchError,
     },
     /// The file of tokens is not what this program writes. What is in it is not said: it may be secret.
     #[error("`{}` is no file of tokens: line {line}, column {column}; `acl token create` writes it", file.display())]

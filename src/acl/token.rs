@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use aws_lc_rs::{digest, rand};
@@ -294,6 +294,15 @@ fn change<T>(file: &Path, change: impl FnOnce(&mut Vec<Token>) -> Result<T, AclE
         .tempfile_in(directory)
         .map_err(failed)?;
     written.write_all(&text).map_err(failed)?;
+    // Whoever makes tokens is often root, and the gateway that reads them is not: who may read the file stays as it was.
+    if let Ok(before) = std::fs::metadata(file) {
+        let made = written.as_file().metadata().map_err(failed)?;
+        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+            fchown(written.as_file(), Some(before.uid()), Some(before.gid())).map_err(failed)?;
+        }
+        let mode = std::fs::Permissions::from_mode(before.mode() & 0o777);
+        written.as_file().set_permissions(mode).map_err(failed)?;
+    }
     written.as_file().sync_all().map_err(failed)?;
     written.persist(file).map_err(|error| failed(error.error))?;
     lock.sync_all().map_err(failed)?;
@@ -366,6 +375,20 @@ mod tests {
             self.policies.push(name);
             self
         }
+    }
+
+    #[test]
+    fn whoever_could_read_the_file_still_can() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("tokens.json");
+        add(&file, token("a").0).expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o440)).expect("permitted");
+        // Only root gives files away.
+        let owner = if rustix::process::geteuid().is_root() { 65_534 } else { rustix::process::geteuid().as_raw() };
+        std::os::unix::fs::chown(&file, Some(owner), None).expect("given away");
+        add(&file, token("b").0).expect("written");
+        let found = std::fs::metadata(&file).expect("a file");
+        assert_eq!((found.uid(), found.mode() & 0o7777), (owner, 0o440));
     }
 
     #[test]

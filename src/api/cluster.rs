@@ -11,7 +11,7 @@ use super::right::Visitor;
 use super::route::Target;
 use super::wire::{cluster as wire, json};
 use super::{State, json_response, plugins};
-use crate::acl::Denial;
+use crate::acl::{Denial, Secret, Who};
 use crate::domain::time::Index;
 
 /// Answers at once.
@@ -21,6 +21,7 @@ pub(super) fn answer(
     rest: &[u8],
     query: &Query<'_>,
     visitor: &Visitor,
+    secret: Option<&Secret>,
 ) -> Result<Response<Content>, ApiError> {
     let settings = &state.settings;
     let (meta, body) = match target {
@@ -53,12 +54,17 @@ pub(super) fn answer(
             query.check(&settings.region)?;
             let body = match visitor {
                 Visitor::Anybody => json::compact(&wire::Token::without_acls()),
-                Visitor::Known(asker) => match &asker.token {
-                    Some(token) => json::compact(&wire::Token::of(token)),
-                    None => json::compact(&wire::Token::anonymous()),
+                Visitor::Known(asker) => match &asker.who {
+                    Who::Token(token) => {
+                        let secret = secret.map(Secret::reveal).unwrap_or_default();
+                        json::compact(&wire::Token::of(token, &secret))
+                    }
+                    Who::Anonymous => json::compact(&wire::Token::anonymous()),
+                    Who::Workload(..) => return Err(ApiError::NoSuchToken),
                 },
-                // The one place that says of a token that it was one.
+                // The one place that says why a token is none.
                 Visitor::Nobody(Denial::Expired) => return Err(ApiError::TokenExpired),
+                Visitor::Nobody(Denial::Identity(fault)) => return Err(ApiError::NoIdentity(fault.as_nomads())),
                 Visitor::Nobody(_) => return Err(visitor.refused(state, target, target.right(&Method::GET))),
             };
             (Some(Meta::new(&state.reader, Index(0))), body)

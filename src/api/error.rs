@@ -61,6 +61,8 @@ pub(super) enum ApiError {
     NoSuchPlugin(Meta),
     /// The plugin is known, and not on the host that was named (ours).
     NoSuchInstance,
+    /// No host of that id has an instance (ours).
+    NoSuchHost,
     /// What should be forgotten is alive (ours): these.
     Alive(Vec<InstanceKey>),
     /// What should be forgotten is another agent's to forget (ours): these.
@@ -71,12 +73,18 @@ pub(super) enum ApiError {
     StrangeHost,
     /// A read without an id.
     MissingPluginId,
+    /// A read of a host without an id (ours).
+    MissingHostId,
     /// Whoever asks may not, in Nomad's words.
     Denied,
     /// Whoever asks may not, and this is what is missing (ours).
     Lacking(&'static str),
     /// A token that was one; only where a token is asked about itself.
     TokenExpired,
+    /// An identity that is not believed, and why; only there, too.
+    NoIdentity(&'static str),
+    /// An identity, where a token is asked for.
+    NoSuchToken,
     /// No policy of that name.
     NoSuchPolicy,
     /// A region that is not ours.
@@ -96,6 +104,7 @@ impl ApiError {
             Self::NoSuchResource => (StatusCode::NOT_FOUND, "resource not found", None),
             Self::NoSuchPlugin(meta) => (StatusCode::NOT_FOUND, "plugin not found", Some(meta)),
             Self::NoSuchInstance => (StatusCode::NOT_FOUND, "the plugin has no instance on this host", None),
+            Self::NoSuchHost => (StatusCode::NOT_FOUND, "host not found", None),
             Self::Alive(keys) => return text_response(StatusCode::CONFLICT, alive_text(&keys)),
             Self::OnLiveHosts(keys) => return text_response(StatusCode::CONFLICT, live_hosts_text(&keys)),
             Self::OnlyFromHere => (
@@ -113,8 +122,11 @@ impl ApiError {
                 return text_response(StatusCode::FORBIDDEN, format!("Permission denied: this needs {rule}"));
             }
             Self::TokenExpired => (StatusCode::INTERNAL_SERVER_ERROR, "ACL token expired", None),
+            Self::NoIdentity(why) => (StatusCode::INTERNAL_SERVER_ERROR, why, None),
+            Self::NoSuchToken => (StatusCode::NOT_FOUND, "ACL token not found", None),
             Self::NoSuchPolicy => (StatusCode::NOT_FOUND, "ACL policy not found", None),
             Self::MissingPluginId => (StatusCode::INTERNAL_SERVER_ERROR, "missing plugin ID", None),
+            Self::MissingHostId => (StatusCode::INTERNAL_SERVER_ERROR, "missing host ID", None),
             Self::NoPathToRegion => (StatusCode::INTERNAL_SERVER_ERROR, "No path to region", None),
             Self::Internal(cause) => {
                 error!(error = %chain(&*cause), "a request failed");

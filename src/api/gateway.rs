@@ -16,6 +16,7 @@ use crate::domain::catalog::Catalog;
 use crate::domain::id::{HostId, PluginId, Role};
 use crate::domain::plugin::Plugin;
 use crate::domain::time::Index;
+use crate::registry::allocations::Allocations;
 use crate::registry::reader::Subject;
 use crate::tls::server::Tls;
 
@@ -40,6 +41,7 @@ enum About {
     Plugins(Box<Filter>),
     Plugin { id: String },
     Hosts,
+    Host { id: String },
     Sockets,
     History { plugin: Option<PluginId>, limit: usize },
 }
@@ -54,6 +56,8 @@ impl Asked {
             Target::GatewayPlugin if id.is_empty() => return Err(ApiError::MissingPluginId),
             Target::GatewayPlugin => About::Plugin { id: String::from_utf8_lossy(id).into_owned() },
             Target::GatewayHosts => About::Hosts,
+            Target::GatewayHost if id.is_empty() => return Err(ApiError::MissingHostId),
+            Target::GatewayHost => About::Host { id: String::from_utf8_lossy(id).into_owned() },
             Target::GatewaySockets => About::Sockets,
             Target::GatewayHistory => {
                 About::History { plugin: plugin_of(query)?, limit: query.limit(USUAL_HISTORY, MOST_HISTORY)? }
@@ -96,16 +100,14 @@ impl About {
                 let sockets = state.sockets.all().len();
                 let events = state.sockets.events();
                 let acl = state.access.as_ref().map(crate::acl::Access::standing);
-                let view = wire::Gateway::new(
-                    catalog,
-                    &standing,
-                    sockets,
-                    &events,
-                    &state.settings,
-                    acl.as_ref(),
-                    state.tls.as_ref().map(Tls::standing),
-                );
-                json::compact(&view.in_fleet(state.fleet.as_ref().map(|fleet| fleet.borrow().clone())))
+                let orchestrator = state.allocations.as_ref().and_then(Allocations::orchestrator);
+                let parts = wire::Parts {
+                    acl: acl.as_ref(),
+                    tls: state.tls.as_ref().map(Tls::standing),
+                    orchestrator: orchestrator.as_ref(),
+                    fleet: state.fleet.as_ref().map(|fleet| fleet.borrow().clone()),
+                };
+                json::compact(&wire::Gateway::new(catalog, &standing, sockets, &events, &state.settings, parts))
             }
             About::Plugins(filter) => filter.page(catalog).0,
             About::Plugin { id } => {
@@ -115,6 +117,13 @@ impl About {
                 json::compact(&wire::PluginDetail::new(plugin, |path| state.sockets.get(path)))
             }
             About::Hosts => json::compact(&wire::hosts(catalog, &state.sockets.duplicates())),
+            About::Host { id } => {
+                let duplicates = state.sockets.duplicates();
+                let Some(host) = wire::HostDetail::new(catalog, id, &duplicates, |path| state.sockets.get(path)) else {
+                    return Err(ApiError::NoSuchHost);
+                };
+                json::compact(&host)
+            }
             About::Sockets => json::compact(&wire::SocketsView::new(&state.sockets.searched(), &state.sockets.all())),
             About::History { plugin, limit } => {
                 let transitions =

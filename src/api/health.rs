@@ -6,6 +6,7 @@ use super::State;
 use super::content::Content;
 use super::error::text_response;
 use crate::domain::fleet::FleetStanding;
+use crate::registry::allocations::Allocations;
 use crate::registry::reader::Durability;
 
 /// The process answers.
@@ -39,6 +40,10 @@ pub(super) fn ready(state: &State) -> Response<Content> {
     }
     if let Some(trouble) = state.tls.as_ref().and_then(|tls| tls.standing().trouble) {
         text.push_str(&format!("\nTLS: {trouble}"));
+    }
+    let orchestrator = state.allocations.as_ref().and_then(Allocations::orchestrator);
+    if let Some(trouble) = orchestrator.and_then(|asked| asked.trouble()) {
+        text.push_str(&format!("\nNomad: {trouble}"));
     }
     text_response(StatusCode::OK, text)
 }

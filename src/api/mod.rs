@@ -27,7 +27,9 @@ mod right;
 mod route;
 mod search;
 pub mod server;
+pub mod sidecar;
 mod stream;
+mod ui;
 pub mod wire;
 
 use std::future::Future;
@@ -35,6 +37,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::body::HttpBody;
@@ -45,10 +48,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::acl::Access;
+use crate::acl::{Access, Secret};
 use crate::domain::fleet::FleetStanding;
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
+use crate::metrics::Counters;
 use crate::registry::allocations::Allocations;
 use crate::registry::commands::Commands;
 use crate::registry::history;
@@ -165,6 +169,7 @@ pub struct State {
     /// `None`: a host of its own.
     fleet: Option<watch::Receiver<FleetStanding>>,
     refusals: Refusals,
+    counters: Counters,
 }
 
 impl State {
@@ -190,7 +195,15 @@ impl State {
             tls: None,
             fleet: None,
             refusals: Refusals::default(),
+            counters: Counters::default(),
         }
+    }
+
+    /// Shows what these count, and counts requests there.
+    #[must_use]
+    pub fn with_counters(mut self, counters: Counters) -> Self {
+        self.counters = counters;
+        self
     }
 
     /// Takes commands, too.
@@ -255,42 +268,87 @@ impl Api {
     {
         let Self(state) = self;
         let (parts, body) = request.into_parts();
+        let begun = Instant::now();
         // A body that nobody reads goes now. What is kept while a query waits is kept ten thousand times, so the headers go,
         // too.
         let body = (parts.method == Method::PUT || parts.method == Method::POST).then(|| Body::new(body));
         let caller = (parts.method == Method::DELETE).then(|| Caller::of(&parts, &state.settings.allowed_hosts));
         let coding = Coding::asked_for(&parts.headers);
         let visitor = Visitor::of(state.access.as_ref(), &parts.headers);
+        let resolved = route::resolve(&parts.method, &parts.uri);
+        // Kept for the one route that tells whoever knows it.
+        let secret = matches!(resolved, Resolved::Route(Target::TokenSelf, _))
+            .then(|| right::secret(&parts.headers).map(Box::new));
+        // Nobody else has two.
+        let is_metrics = parts.uri.path().ends_with("metrics");
+        let format = if is_metrics { metrics::Format::asked_for(&parts.headers) } else { metrics::Format::Text };
         let (method, uri) = (parts.method, parts.uri);
+        let resolved = route::resolve(&method, &uri);
+        let route = match &resolved {
+            Resolved::Route(target, _) => *target as usize,
+            _ => route::TARGETS,
+        };
+        let told = Told { method: method.clone(), route };
+        if let Resolved::Route(Target::Page, file) = &resolved {
+            let response = ui::answer(&state, &method, file, &visitor, &parts.headers, coding);
+            return told.count(&state, response, begun.elapsed());
+        }
         drop(parts.headers);
         drop(parts.extensions);
-        let (target, rest) = match route::resolve(&method, &uri) {
+        let (target, rest) = match resolved {
             Resolved::Route(target, rest) => (target, rest),
-            Resolved::Redirect(location) => return finish(redirect(&method, &location), coding),
-            Resolved::Nothing => return finish(ApiError::NoSuchRoute.into_response(), coding),
+            Resolved::Redirect(location) => {
+                return told.count(&state, finish(redirect(&method, &location), coding), begun.elapsed());
+            }
+            Resolved::Nothing => {
+                let response = finish(ApiError::NoSuchRoute.into_response(), coding);
+                return told.count(&state, response, begun.elapsed());
+            }
             Resolved::Malformed => {
                 // From below Nomad's router: it depends on nothing that was asked for.
                 let mut response = Response::new(Body::from("400 Bad Request"));
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                return response;
+                return told.count(&state, response, begun.elapsed());
             }
-            Resolved::Server => return Response::default(),
+            Resolved::Server => return told.count(&state, Response::default(), begun.elapsed()),
         };
-        let mut answering =
-            std::pin::pin!(serve(&state, Asking { method, uri, visitor, caller, body, coding }, target, rest));
-        let caught =
-            std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+        let asking = Asking { method, uri, visitor, secret: secret.flatten(), caller, body, coding, format };
+        let mut answering = std::pin::pin!(serve(&state, asking, target, rest));
+        // Only the time in which something is done counts: between two polls it waits.
+        let mut spent = begun.elapsed();
+        let caught = std::future::poll_fn(|context| {
+            let polled = Instant::now();
+            let polling = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context)));
+            spent += polled.elapsed();
+            match polling {
                 Ok(poll) => poll.map(Ok),
                 Err(_) => Poll::Ready(Err("a handler panicked; see the message before this one")),
-            });
+            }
+        });
         let response = match caught.await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => error.into_response(),
             Err(panic) => ApiError::Internal(panic.into()).into_response(),
         };
-        finish(response, coding)
+        let answered = Instant::now();
+        let response = finish(response, coding);
+        told.count(&state, response, spent + answered.elapsed())
+    }
+}
+
+/// What of a request is counted with its answer.
+struct Told {
+    method: Method,
+    route: usize,
+}
+
+impl Told {
+    fn count(&self, state: &State, response: Response<Body>, spent: Duration) -> Response<Body> {
+        let (method, code) = (self.method.as_str(), response.status().as_u16());
+        state.counters.requests.answered(route::TARGETS + 1, self.route, method, code, spent);
+        response
     }
 }
 
@@ -299,11 +357,15 @@ struct Asking {
     method: Method,
     uri: Uri,
     visitor: Visitor,
+    /// What was shown, for whoever asks about that.
+    secret: Option<Box<Secret>>,
     /// `None`: it changes nothing, so nobody asks who it is.
     caller: Option<Caller>,
     /// `None`: it is not one that is read.
     body: Option<Body>,
     coding: Coding,
+    /// How metrics would be written.
+    format: metrics::Format,
 }
 
 async fn serve(
@@ -312,7 +374,7 @@ async fn serve(
     target: Target,
     rest: Vec<u8>,
 ) -> Result<Response<Content>, ApiError> {
-    let Asking { method, uri, visitor, caller, body, coding } = asking;
+    let Asking { method, uri, visitor, secret, caller, body, coding, format } = asking;
     let right = target.right(&method);
     match target {
         Target::Live | Target::Ready | Target::Metrics => {
@@ -323,7 +385,7 @@ async fn serve(
             return Ok(match target {
                 Target::Live => health::live(),
                 Target::Ready => health::ready(state),
-                _ => metrics::answer(state),
+                _ => metrics::answer(state, format),
             });
         }
         Target::GatewayPlugin if method == Method::DELETE => {
@@ -358,6 +420,7 @@ async fn serve(
         | Target::GatewayPlugins
         | Target::GatewayPlugin
         | Target::GatewayHosts
+        | Target::GatewayHost
         | Target::GatewaySockets
         | Target::GatewayHistory => {
             let asked = gateway::Asked::parse(state, target, &rest, &Query::parse(uri.query()))?;
@@ -377,8 +440,10 @@ async fn serve(
         | Target::Namespaces
         | Target::TokenSelf
         | Target::Policy
-        | Target::License => cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor),
-        Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
+        | Target::License => {
+            cluster::answer(state, target, &rest, &Query::parse(uri.query()), &visitor, secret.as_deref())
+        }
+        Target::Page | Target::Live | Target::Ready | Target::Metrics | Target::Search | Target::FuzzySearch => {
             Err(ApiError::NoSuchRoute)
         }
     }

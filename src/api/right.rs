@@ -13,7 +13,7 @@ use tracing::info;
 use super::State;
 use super::error::ApiError;
 use super::route::{self, Target};
-use crate::acl::{Access, Asker, Changes, Denial};
+use crate::acl::{Access, Asker, Changes, Denial, Secret};
 use crate::domain::time::Timestamp;
 
 /// What a request needs.
@@ -88,7 +88,8 @@ impl Target {
             | Self::GatewayHosts
             | Self::GatewaySockets
             | Self::GatewayHistory
-            | Self::GatewayStream => Right::ReadPlugins,
+            | Self::GatewayStream
+            | Self::GatewayHost => Right::ReadPlugins,
             Self::EventStream => Right::Events,
             Self::Search | Self::FuzzySearch => Right::Contexts,
             Self::AgentSelf => Right::ReadAgent,
@@ -101,6 +102,8 @@ impl Target {
             | Self::Regions
             | Self::AgentHealth
             | Self::License
+            // Files that are the same for everybody; what they show, they ask for with the reader's own token.
+            | Self::Page
             | Self::Description
             | Self::Live
             | Self::Ready => Right::Open,
@@ -117,6 +120,8 @@ impl Target {
             | Self::GatewaySockets
             | Self::GatewayHistory
             | Self::GatewayStream
+            | Self::GatewayHost
+            | Self::Page
             | Self::Description
             | Self::Live
             | Self::Ready
@@ -216,9 +221,9 @@ impl Visitor {
     /// A refusal, logged.
     pub(super) fn refused(&self, state: &State, target: Target, right: Right) -> ApiError {
         let (accessor, why) = match self {
-            Self::Nobody(denial) => ("none", denial.as_str()),
+            Self::Nobody(denial) => ("none".to_owned(), denial.as_str()),
             Self::Known(asker) => (asker.accessor(), "no policy allows it"),
-            Self::Anybody => ("none", "ACLs are off"),
+            Self::Anybody => ("none".to_owned(), "ACLs are off"),
         };
         if let Some(silent) = state.refusals.may_tell(Instant::now()) {
             // The route as the table has it: what a client wrote may hold a secret.
@@ -274,6 +279,11 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     let scheme = words.next()?;
     let token = words.find(|word| !word.is_empty())?;
     scheme.eq_ignore_ascii_case(b"bearer").then_some(token)
+}
+
+/// The secret that a request shows, if it could be one.
+pub(super) fn secret(headers: &HeaderMap) -> Option<Secret> {
+    shown(headers).and_then(Secret::parse)
 }
 
 /// Watches over an answer that goes on.

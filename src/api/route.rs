@@ -29,6 +29,10 @@ pub(super) enum Target {
     GatewayHistory,
     /// Every change as it comes.
     GatewayStream,
+    /// One host and what runs there.
+    GatewayHost,
+    /// The page for people, file by file.
+    Page,
     /// Nomad's event stream.
     EventStream,
     /// Nomad's search by prefix.
@@ -87,6 +91,7 @@ const ROUTES: &[Route] = &[
     exact(&["v1", "gateway", "plugins"], Target::GatewayPlugins),
     subtree(&["v1", "gateway", "plugin"], Target::GatewayPlugin),
     exact(&["v1", "gateway", "hosts"], Target::GatewayHosts),
+    subtree(&["v1", "gateway", "host"], Target::GatewayHost),
     exact(&["v1", "gateway", "sockets"], Target::GatewaySockets),
     exact(&["v1", "gateway", "history"], Target::GatewayHistory),
     exact(&["v1", "gateway", "stream"], Target::GatewayStream),
@@ -103,6 +108,7 @@ const ROUTES: &[Route] = &[
     exact(&["v1", "acl", "token", "self"], Target::TokenSelf),
     subtree(&["v1", "acl", "policy"], Target::Policy),
     exact(&["v1", "operator", "license"], Target::License),
+    subtree(&["ui"], Target::Page),
     exact(&["openapi.json"], Target::Description),
     exact(&["livez"], Target::Live),
     exact(&["healthz"], Target::Live),
@@ -115,12 +121,32 @@ pub(super) fn all() -> Vec<(String, Target)> {
     let written = |route: &Route| {
         let mut path = route.segments.iter().map(|segment| format!("/{segment}")).collect::<String>();
         if route.has_subtree {
-            path.push_str(if route.target == Target::Policy { "/:name" } else { "/:id" });
+            path.push_str(match route.target {
+                Target::Policy => "/:name",
+                Target::Page => "/:file",
+                _ => "/:id",
+            });
         }
         (path, route.target)
     };
     ROUTES.iter().map(written).collect()
 }
+
+/// Each target's number is the place of its label, the first of its routes; the last one is for everything else.
+pub(super) fn labels() -> Vec<String> {
+    let mut labels: Vec<String> = vec![String::new(); TARGETS];
+    for (path, target) in all() {
+        let label = &mut labels[target as usize];
+        if label.is_empty() {
+            *label = path;
+        }
+    }
+    labels.push("other".to_owned());
+    labels
+}
+
+/// How many targets there are.
+pub(super) const TARGETS: usize = Target::Metrics as usize + 1;
 
 /// What becomes of a request target.
 #[derive(Debug, PartialEq, Eq)]
@@ -149,6 +175,10 @@ pub(super) fn resolve(method: &Method, uri: &Uri) -> Resolved {
     let clean = if *method == Method::CONNECT { Cow::Borrowed(path) } else { cleaned(path) };
     let found = ROUTES.iter().find_map(|route| Some((route, follow(route, &clean)?)));
     match found {
+        // The page, as Nomad does it.
+        None if clean == "/" => Resolved::Redirect(location("/ui/", uri.query())),
+        // Relative: behind a proxy there may be a prefix before it that only the client knows.
+        Some((route, None)) if route.target == Target::Page => Resolved::Redirect(location("ui/", uri.query())),
         // The subtree's root without its slash.
         Some((route, None)) if route.has_subtree => {
             Resolved::Redirect(location(&format!("/{}/", route.segments.join("/")), uri.query()))
@@ -159,6 +189,13 @@ pub(super) fn resolve(method: &Method, uri: &Uri) -> Resolved {
         }
         None => Resolved::Nothing,
     }
+}
+
+/// Where Go's router sends whoever asks for an unclean path; `None`: it is clean.
+pub(super) fn tidied(uri: &Uri) -> Option<String> {
+    let path = uri.path();
+    let clean = cleaned(path);
+    (path.starts_with('/') && clean != path).then(|| location(&clean, uri.query()))
 }
 
 /// Whether a path is a route's: what follows its last slash, `Some(None)` where nothing follows, not even a slash.
@@ -262,7 +299,10 @@ mod tests {
         assert_eq!(resolved("/v1/plugin/csi?x=1"), to("/v1/plugin/csi/?x=1"));
         assert_eq!(resolved("/v1/plugin/csi/x/.."), to("/v1/plugin/csi/"));
         assert_eq!(resolved("/v1//plugin/csi/"), to("/v1/plugin/csi/"));
-        assert_eq!(resolved("/../../"), to("/"));
+        assert_eq!(resolved("/../../"), to("/ui/"));
+        assert_eq!(resolved("/?x=1"), to("/ui/?x=1"));
+        assert_eq!(resolved("/ui?x=1"), to("ui/?x=1"));
+        assert_eq!(resolved("/ui/"), Resolved::Route(Target::Page, Vec::new()));
         assert_eq!(resolved("/v1//nope/%C3"), to("/v1/nope/%C3"));
         assert_eq!(resolved("/v1/plugin/csi/%2e%2e"), read(".."));
         assert_eq!(resolved("/v1/plugin/csi/..%2Fx"), read("../x"));
@@ -294,6 +334,7 @@ mod tests {
             if let Ok(uri) = path.parse::<Uri>()
                 && let Resolved::Redirect(to) = resolve(&Method::GET, &uri)
             {
+                let to = if to.starts_with('/') { to } else { format!("/{to}") };
                 let again = resolve(&Method::GET, &to.parse().expect("a location is a legal target"));
                 prop_assert!(!matches!(again, Resolved::Redirect(_)), "{path} -> {to} -> {again:?}");
             }

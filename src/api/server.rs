@@ -31,6 +31,7 @@ use tracing::{debug, warn};
 use super::Api;
 use super::connections::{Connections, Entry, Place, refuse};
 use super::ownership;
+use super::sidecar::Sidecar;
 use crate::domain::socket;
 use crate::systemd::Handed;
 use crate::tls::Stream;
@@ -298,9 +299,31 @@ impl Listener {
     }
 }
 
-/// Serves the API until `shutdown`, then stops in order: no new connection, idle ones are closed, those that are being
+/// What answers at a listener.
+#[derive(Clone)]
+pub enum Served {
+    /// The whole API.
+    Api(Api),
+    /// What a sidecar has to say.
+    Sidecar(Sidecar),
+}
+
+impl From<Api> for Served {
+    fn from(api: Api) -> Self {
+        Self::Api(api)
+    }
+}
+
+impl From<Sidecar> for Served {
+    fn from(sidecar: Sidecar) -> Self {
+        Self::Sidecar(sidecar)
+    }
+}
+
+/// Serves until `shutdown`, then stops in order: no new connection, idle ones are closed, those that are being
 /// answered get their answer, at most five seconds long. Waiting queries answer by themselves at `shutdown`.
-pub async fn serve(listener: Listener, api: Api, shutdown: CancellationToken) {
+pub async fn serve(listener: Listener, served: impl Into<Served>, shutdown: CancellationToken) {
+    let served = served.into();
     let conversations = TaskTracker::new();
     // One per connection, dropped together at the stop. Not the token: each poll of a wait for it takes a lock that all
     // connections share, and a connection is polled with every request.
@@ -322,7 +345,7 @@ pub async fn serve(listener: Listener, api: Api, shutdown: CancellationToken) {
             Ok(Accepted::Tcp(stream, address)) => match listener.connections.enter(address, Instant::now()) {
                 Entry::Served(place) => {
                     stops.push(stop_in);
-                    let introducing = Introducing { api: api.clone(), client: Client::of(address) };
+                    let introducing = Introducing { served: served.clone(), client: Client::of(address) };
                     match &listener.tls {
                         None => conversations.spawn(converse(Stream::Tcp(stream), introducing, place, stop)),
                         Some(tls) => conversations.spawn(secured(stream, tls.clone(), introducing, place, stop)),
@@ -333,7 +356,7 @@ pub async fn serve(listener: Listener, api: Api, shutdown: CancellationToken) {
             },
             Ok(Accepted::Unix(stream, client)) => {
                 stops.push(stop_in);
-                let introducing = Introducing { api: api.clone(), client };
+                let introducing = Introducing { served: served.clone(), client };
                 conversations.spawn(converse(Stream::Unix(stream), introducing, None, stop));
             }
             Err(error) => {
@@ -395,7 +418,7 @@ impl fmt::Display for Client {
 /// The API, told who asks where it makes a difference: a request that only reads carries nothing more than before,
 /// since ten thousand of them may wait.
 struct Introducing {
-    api: Api,
+    served: Served,
     client: Client,
 }
 
@@ -408,8 +431,16 @@ impl Service<Request<Incoming>> for Introducing {
         if request.method() == Method::DELETE {
             request.extensions_mut().insert(self.client);
         }
-        let answering = self.api.clone().answer(request);
-        Box::pin(async move { Ok(answering.await) })
+        match &self.served {
+            Served::Api(api) => {
+                let answering = api.clone().answer(request);
+                Box::pin(async move { Ok(answering.await) })
+            }
+            Served::Sidecar(sidecar) => {
+                let answering = sidecar.clone().answer(request);
+                Box::pin(async move { Ok(answering.await) })
+            }
+        }
     }
 }
 

@@ -141,7 +141,8 @@ impl Client {
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    driving: JoinHandle<()>,
+    /// What carries it; `None` once its end was heard of.
+    driving: Option<JoinHandle<Result<(), hyper::Error>>>,
     address: String,
     host: String,
 }
@@ -150,8 +151,7 @@ impl Connection {
     async fn over(stream: Stream, address: &str, host: &str) -> Result<Self, HttpError> {
         let shaken = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = shaken.map_err(|error| HttpError::exchange(address, error))?;
-        // Whatever ends it is told to who sends a request.
-        let driving = tokio::spawn(async move { drop(connection.await) });
+        let driving = Some(tokio::spawn(connection));
         Ok(Self { sender, driving, address: address.to_owned(), host: host.to_owned() })
     }
 
@@ -166,11 +166,31 @@ impl Connection {
     /// # Errors
     /// There is no answer.
     pub async fn send(&mut self, request: Builder, body: Bytes) -> Result<Response<Incoming>, HttpError> {
-        let failed = |error: hyper::Error| HttpError::exchange(&self.address, error);
         let request = request.header("Host", &self.host).body(Full::new(body));
         let request = request.map_err(|error| HttpError::exchange(&self.address, error))?;
-        self.sender.ready().await.map_err(failed)?;
-        self.sender.send_request(request).await.map_err(failed)
+        let sent = match self.sender.ready().await {
+            Ok(()) => self.sender.send_request(request).await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                let reason = self.why(error).await;
+                Err(HttpError::exchange(&self.address, reason))
+            }
+        }
+    }
+
+    /// What ended the connection, where a request only hears that it has ended: a server that does not accept our
+    /// certificate may say so before the request is sent.
+    async fn why(&mut self, error: hyper::Error) -> hyper::Error {
+        match self.driving.take() {
+            Some(driving) if error.is_closed() || error.is_canceled() => match driving.await {
+                Ok(Err(reason)) => reason,
+                Ok(Ok(())) | Err(_) => error,
+            },
+            _ => error,
+        }
     }
 
     /// The same, and reads the answer.
@@ -187,7 +207,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.driving.abort();
+        if let Some(driving) = &self.driving {
+            driving.abort();
+        }
     }
 }
 

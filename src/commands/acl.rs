@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::table::columns;
 use super::{Outcome, complain, say};
-use crate::acl::{AclError, Kind, Token, read_policy, token};
+use crate::acl::{AclError, Kind, PolicyFile, Token, read_policy, token};
 use crate::config::Acl;
 use crate::domain::text::escaped;
 use crate::domain::time::Timestamp;
@@ -145,7 +145,12 @@ fn check(files: &[PathBuf]) -> Outcome {
     let mut wrong = 0;
     for file in files {
         match read_policy(file) {
-            Ok((name, _, policy)) => say(&format!("{name}: valid; it allows {}", escaped(&policy.summary()))),
+            Ok((name, PolicyFile::Rules(_, policy))) => {
+                say(&format!("{name}: valid; it allows {}", escaped(&policy.summary())));
+            }
+            Ok((name, PolicyFile::Attachment(attachment))) => {
+                say(&format!("{name}: valid; it is attached to {}", escaped(&attachment.summary())));
+            }
             Err(error) => {
                 wrong += 1;
                 complain(&format!("error: {}", escaped(&Chain(&error).to_string())));

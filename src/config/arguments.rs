@@ -15,6 +15,8 @@ pub struct Typed {
     pub operands: Vec<String>,
     /// Whether help was asked for.
     pub wants_help: bool,
+    /// Names of flags that other programs take and that do nothing here.
+    pub idle: Vec<&'static str>,
 }
 
 /// Reads arguments as Go's flag package does: one dash or two, `-name=value` or `-name value`.
@@ -37,6 +39,17 @@ pub fn scan(command: Command, arguments: &[String], problems: &mut Problems) -> 
         };
         if matches!(name, "help" | "h") {
             typed.wants_help = true;
+            continue;
+        }
+        if command == Command::Sidecar
+            && let Some(idle) = IDLE.iter().find(|idle| idle.name == name)
+        {
+            if idle.has_value && value.is_none() {
+                arguments.next();
+            }
+            if idle.is_deprecated {
+                typed.idle.push(idle.name);
+            }
             continue;
         }
         let Some(setting) = settings::of(command).find(|setting| setting.name == name) else {
@@ -63,7 +76,64 @@ pub fn scan(command: Command, arguments: &[String], problems: &mut Problems) -> 
     typed
 }
 
+/// A flag that livenessprobe takes, or once took, and that has nothing to do here.
+struct Idle {
+    name: &'static str,
+    has_value: bool,
+    /// Gone from livenessprobe itself.
+    is_deprecated: bool,
+}
+
+const fn idle(name: &'static str, has_value: bool, is_deprecated: bool) -> Idle {
+    Idle { name, has_value, is_deprecated }
+}
+
+const IDLE: &[Idle] = &[
+    idle("automaxprocs", false, false),
+    idle("feature-gates", true, false),
+    idle("log-flush-frequency", true, false),
+    idle("log-json-info-buffer-size", true, false),
+    idle("log-json-split-stream", false, false),
+    idle("log-text-info-buffer-size", true, false),
+    idle("log-text-split-stream", false, false),
+    idle("vmodule", true, false),
+    idle("connection-timeout", true, true),
+    idle("add_dir_header", false, true),
+    idle("alsologtostderr", false, true),
+    idle("log_backtrace_at", true, true),
+    idle("log_dir", true, true),
+    idle("log_file", true, true),
+    idle("log_file_max_size", true, true),
+    idle("logtostderr", false, true),
+    idle("one_output", false, true),
+    idle("skip_headers", false, true),
+    idle("skip_log_headers", false, true),
+    idle("stderrthreshold", true, true),
+];
+
+/// Why a flag of another sidecar is no flag of ours.
+fn foreign(name: &str) -> Option<&'static str> {
+    if name.starts_with("leader-election") || name.starts_with("kube-api-") || name == "kubeconfig" {
+        return Some(
+            "nothing here talks to Kubernetes' API, so there is nothing to elect or to log in to; leave it out",
+        );
+    }
+    match name {
+        "kubelet-registration-path" | "plugin-registration-path" => {
+            Some("a driver is registered by node-driver-registrar, whose place this does not take; keep that container")
+        }
+        "worker-threads" | "retry-interval-start" | "retry-interval-max" | "resync" => {
+            Some("it belongs to a controller of volumes, whose place this does not take; keep that container")
+        }
+        "enable-pprof" => Some("it belongs to Go's runtime; --http-endpoint has metrics"),
+        _ => None,
+    }
+}
+
 fn unknown(command: Command, name: &str) -> String {
+    if let Some(hint) = foreign(name) {
+        return format!("flag --{name} cannot be fulfilled: {hint}");
+    }
     let name = &*escaped(name);
     let elsewhere: Vec<String> = settings::SETTINGS
         .iter()

@@ -8,10 +8,10 @@ use super::member;
 use super::plugins::{MOST_EXPECTED, plugins};
 use super::settings::{self, Command};
 pub use super::values::{Origin, Problems, Variables};
-use super::values::{Values, not_empty, number, one_of, positive, shown};
+use super::values::{Values, not_empty, not_negative, number, one_of, positive, shown};
 use super::{
-    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, MemberRole, Probe,
-    Serve, Shell, Sources, Status, Tls, Wait,
+    Access, Acl, Asking, Completion, Demo, Doctor, Enough, Fleet, Forget, Healthcheck, History, MemberRole, Nomad,
+    Probe, Serve, Shell, Sidecar, Sources, Status, Surface, Tls, Wait,
 };
 use crate::domain::address;
 use crate::domain::id::{HostId, PluginId};
@@ -75,6 +75,67 @@ pub fn serve(command: Command, typed: &Typed, variable: Variables<'_>, problems:
     values.finish(config)
 }
 
+/// What takes livenessprobe's place. What excludes what, and where metrics are and where not, is as there.
+///
+/// # Errors
+/// Every problem, those found while scanning included.
+pub fn sidecar(typed: &Typed, variable: Variables<'_>, problems: Problems) -> Result<Sidecar, Problems> {
+    let mut values = Values::new(Command::Sidecar, typed, variable, problems);
+    let mut addresses = Vec::new();
+    for (value, origin) in values.all("csi-address") {
+        // Relative, too, as gRPC for Go takes it.
+        let parsed = match address::parse(&value) {
+            Err(address::BadAddress::Relative) if !value.contains(':') => {
+                std::path::absolute(&value).map_err(|_| address::BadAddress::Relative)
+            }
+            parsed => parsed,
+        };
+        match parsed {
+            Ok(path) if addresses.contains(&path) => {}
+            Ok(path) => addresses.push(path),
+            Err(error) => values.wrong(&origin, &value, error),
+        }
+    }
+    let port = values.count("health-port", 0, u32::from(u16::MAX)).unwrap_or_default();
+    let metrics_path = values.parse("metrics-path", |path| match path {
+        "/healthz" => Err("is where health is".to_owned()),
+        path if path.starts_with('/') => Ok(path.to_owned()),
+        _ => Err("does not begin with a slash".to_owned()),
+    });
+    let metrics_address = values.address("metrics-address");
+    let endpoints = values.endpoints();
+    // What says the default is not said, as there.
+    let excluded = [("health-port", "9808"), ("metrics-address", "")].map(|(name, default)| {
+        let is_said = values.all(name).iter().any(|(value, origin)| *origin != Origin::Default && value != default);
+        (name, is_said && !endpoints.is_empty())
+    });
+    for (name, _) in excluded.iter().filter(|(_, is_excluded)| *is_excluded) {
+        let problem = format!("--{name} and --http-endpoint exclude each other; --http-endpoint does for both");
+        values.problems.0.push(problem);
+    }
+    let given = |name: &str| values.all(name).iter().any(|(_, origin)| *origin != Origin::Default);
+    let deprecated = ["health-port", "metrics-address"].into_iter().filter(|name| given(name));
+    let deprecated = deprecated.chain(typed.idle.iter().copied()).map(|name| format!("--{name}")).collect();
+    let surfaces = if endpoints.is_empty() {
+        let health = Surface { endpoint: format!(":{port}"), has_health: true, metrics_path: None };
+        let metrics = metrics_address.map(|endpoint| Surface { endpoint, has_health: false, metrics_path });
+        std::iter::once(health).chain(metrics).collect()
+    } else {
+        let surface = |endpoint| Surface { endpoint, has_health: true, metrics_path: metrics_path.clone() };
+        endpoints.into_iter().map(surface).collect()
+    };
+    let config = Sidecar {
+        addresses,
+        probe_timeout: values.duration("probe-timeout"),
+        max_age: values.parse("healthz-max-age", not_negative).unwrap_or_default(),
+        surfaces,
+        socket: values.socket_file(),
+        deprecated,
+        logging: values.logging(),
+    };
+    values.finish(config)
+}
+
 /// Every value of `serve` with its origin, as a file that says the same.
 ///
 /// # Errors
@@ -125,6 +186,7 @@ fn served(values: &mut Values<'_>) -> Serve {
         role,
         plugins,
         host: values.parse("host-id", |text| HostId::parse(text).map_err(|error| error.to_string())),
+        nomad: nomad(values),
         poll_interval: values.duration("poll-interval"),
         probe_timeout: values.duration("probe-timeout"),
         timeout: values.duration("timeout"),
@@ -145,6 +207,23 @@ fn served(values: &mut Values<'_>) -> Serve {
         member,
         logging: values.logging(),
     }
+}
+
+/// Whom to ask about allocations. The task's own identity is where Nomad puts it for a task that asks for it.
+fn nomad(values: &mut Values<'_>) -> Option<Nomad> {
+    const IDENTITY: &str = "NOMAD_SECRETS_DIR";
+    let token_file = values.parse("nomad-token-file", |text| Ok(PathBuf::from(not_empty(text)?)));
+    let Some((address, origin)) = values.all("nomad-addr").pop() else {
+        if token_file.is_some() {
+            values.problems.0.push("--nomad-token-file does nothing without --nomad-addr".to_owned());
+        }
+        return None;
+    };
+    values.check_address(&origin, &address);
+    let token = if token_file.is_some() { None } else { values.nomad_token() };
+    let identity = (values.variable)(IDENTITY).map(|folder| PathBuf::from(folder).join("nomad_token"));
+    let token_file = token_file.or_else(|| identity.filter(|file| token.is_none() && file.exists()));
+    Some(Nomad { address, token_file, token, trust: values.trust() })
 }
 
 /// What is spoken over TCP. A file that would do nothing is a mistake that leaves a door open.
@@ -178,16 +257,37 @@ fn access(values: &mut Values<'_>) -> Option<Access> {
     let access = Access {
         policy_directory: values.parse("acl-policy-dir", path),
         tokens_file: values.parse("acl-tokens-file", path),
+        keys: values.parse("acl-jwks", key_source),
+        audiences: values.all("acl-jwt-audience").into_iter().map(|(name, _)| name).collect(),
         is_metrics_open: values.word("acl-metrics", &[("agent-read", false), ("open", true)]).unwrap_or_default(),
     };
-    let has_files = access.policy_directory.is_some() || access.tokens_file.is_some();
+    let has_files = access.policy_directory.is_some() || access.tokens_file.is_some() || access.keys.is_some();
     if is_enabled && !has_files {
         values.problems.0.push("--acl-enabled needs --acl-tokens-file, --acl-policy-dir, or both".to_owned());
     } else if has_files && !is_said {
-        let problem = "--acl-policy-dir and --acl-tokens-file do nothing without --acl-enabled; say --acl-enabled=false if nobody is to be asked for a token";
+        let problem = "--acl-policy-dir, --acl-tokens-file and --acl-jwks do nothing without --acl-enabled; say --acl-enabled=false if nobody is to be asked for a token";
+        values.problems.0.push(problem.to_owned());
+    }
+    if is_enabled && access.keys.is_some() && access.policy_directory.is_none() {
+        let problem =
+            "--acl-jwks needs --acl-policy-dir: what an identity may do stands in policies attached to its job";
         values.problems.0.push(problem.to_owned());
     }
     is_enabled.then_some(access)
+}
+
+/// A file, or an address that can be asked.
+fn key_source(text: &str) -> Result<String, String> {
+    let text = not_empty(text)?;
+    match text.split_once("://") {
+        None => Ok(text.to_owned()),
+        Some(("http" | "https", rest)) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains('@') => {
+            Ok(text.to_owned())
+        }
+        Some(_) => {
+            Err("should be a file, or http://HOST:PORT/.well-known/jwks.json, or the same with https".to_owned())
+        }
+    }
 }
 
 /// What `acl` does.

@@ -90,7 +90,9 @@ pub(super) fn member(values: &mut Values<'_>) -> Option<Member> {
 
 /// What an aggregator cannot have: it finds no driver and keeps nothing.
 pub(super) fn refuse_sources(values: &mut Values<'_>) {
-    for name in ["csi-address", "csi-plugins-dir", "kubelet-dir", "nomad-state-dir", "plugin-id", "state-dir"] {
+    for name in
+        ["csi-address", "csi-plugins-dir", "kubelet-dir", "nomad-state-dir", "nomad-addr", "plugin-id", "state-dir"]
+    {
         if let Some((value, origin)) = values.all(name).into_iter().find(|(_, origin)| *origin != Origin::Default) {
             let what = if name == "state-dir" {
                 "is no use to --role=aggregator, which keeps nothing: what it shows is in etcd"

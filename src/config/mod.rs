@@ -71,6 +71,8 @@ pub struct Serve {
     pub plugins: Vec<Declared>,
     /// This host's id, if it was given.
     pub host: Option<HostId>,
+    /// Whom to ask who runs the drivers of a Nomad client; `None`: nobody.
+    pub nomad: Option<Nomad>,
     /// From one look at a socket to the next.
     pub poll_interval: Duration,
     /// Limit of `Probe`.
@@ -133,6 +135,49 @@ pub struct Member {
     pub host_ttl: Duration,
 }
 
+/// What runs in livenessprobe's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sidecar {
+    /// Sockets of drivers.
+    pub addresses: Vec<PathBuf>,
+    /// Limit of connecting and `Probe` together.
+    pub probe_timeout: Duration,
+    /// How long ago a probe may have begun that still answers; zero: not before it was asked for.
+    pub max_age: Duration,
+    /// Addresses to listen on.
+    pub surfaces: Vec<Surface>,
+    /// Whose the unix sockets among them are.
+    pub socket: SocketFile,
+    /// Flags that were given, work, and should not be given any more.
+    pub deprecated: Vec<String>,
+    /// Logs.
+    pub logging: Logging,
+}
+
+/// One address of a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surface {
+    /// `HOST:PORT`, `:PORT` or `unix:///PATH`.
+    pub endpoint: String,
+    /// Whether `/healthz` is there.
+    pub has_health: bool,
+    /// Where metrics are; `None`: nowhere.
+    pub metrics_path: Option<String>,
+}
+
+/// Whom to ask about the allocations of a Nomad client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nomad {
+    /// A server's or client's address.
+    pub address: String,
+    /// The file with the token.
+    pub token_file: Option<PathBuf>,
+    /// The token itself, if there is no file.
+    pub token: Option<Token>,
+    /// How the server is known.
+    pub trust: Trust,
+}
+
 /// Files of TLS on the listening side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
@@ -153,6 +198,10 @@ pub struct Access {
     pub policy_directory: Option<PathBuf>,
     /// The file of tokens.
     pub tokens_file: Option<PathBuf>,
+    /// Keys of Nomad's identities: a file, or `http://…`.
+    pub keys: Option<String>,
+    /// Whom identities have to be for.
+    pub audiences: Vec<String>,
     /// Whether metrics are open to all.
     pub is_metrics_open: bool,
 }

@@ -10,6 +10,8 @@ use std::fmt;
 pub enum Command {
     /// The service.
     Serve,
+    /// livenessprobe's place.
+    Sidecar,
     /// One look at one socket.
     Probe,
     /// `nomad plugin status`, from any gateway.
@@ -38,8 +40,9 @@ pub enum Command {
 
 impl Command {
     /// Every command, in the order of the help.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Serve,
+        Self::Sidecar,
         Self::Probe,
         Self::Status,
         Self::Wait,
@@ -59,6 +62,7 @@ impl Command {
     pub fn name(self) -> &'static str {
         match self {
             Self::Serve => "serve",
+            Self::Sidecar => "sidecar",
             Self::Probe => "probe",
             Self::Status => "status",
             Self::Wait => "wait",
@@ -79,6 +83,9 @@ impl Command {
     pub fn about(self) -> &'static str {
         match self {
             Self::Serve => "Watch CSI drivers and serve what is known of them",
+            Self::Sidecar => {
+                "Take livenessprobe's place beside a driver, with its flags; meant wherever the first argument is a flag"
+            }
             Self::Probe => "Ask one driver once; exit code 0 if it is ready, 4 if not (usable as an exec probe)",
             Self::Status => "Show plugins from a gateway or a Nomad server, as `nomad plugin status` does",
             Self::Wait => "Wait until a plugin is healthy; exit code 3 if it is not in time, with who lags and why",
@@ -112,7 +119,7 @@ impl Command {
             Self::Config => Some(("ACTION", "check or show")),
             Self::Completion => Some(("SHELL", "bash, zsh or fish")),
             Self::Acl => Some(("ACTION", "token create, token list, token revoke ACCESSOR, or policy check FILE…")),
-            Self::Serve | Self::Healthcheck | Self::Demo | Self::Version => None,
+            Self::Serve | Self::Sidecar | Self::Healthcheck | Self::Demo | Self::Version => None,
         }
     }
 }
@@ -195,7 +202,7 @@ const fn switch(name: &'static str, commands: &'static [Command], help: &'static
     Setting { name, value: None, is_repeatable: false, default: None, help, commands, variable: None }
 }
 
-use Command::{Acl, Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Status, Wait};
+use Command::{Acl, Completion, Demo, Doctor, Forget, Healthcheck, History, Probe, Serve, Sidecar, Status, Wait};
 
 /// Where it serves unless it is told otherwise: Nomad's port is 4646, and this one is free.
 pub const HTTP_ENDPOINT: &str = "127.0.0.1:4649";
@@ -216,6 +223,13 @@ pub const SETTINGS: &[Setting] = &[
         None,
         &[Serve, Probe, Doctor],
         "Socket of a CSI driver, unix:///csi/csi.sock; may be repeated with `serve`, which takes CSI_ENDPOINT and searches the usual places where no source is given",
+    ),
+    many(
+        "csi-address",
+        "SOCKET",
+        Some("/run/csi/socket"),
+        &[Sidecar],
+        "Socket of the driver; may be repeated, and then all have to be ready",
     ),
     many("csi-plugins-dir", "DIR", None, &[Serve, Doctor], "Directory of sockets, DIR/*/csi.sock; may be repeated"),
     one(
@@ -254,8 +268,36 @@ pub const SETTINGS: &[Setting] = &[
         &[Serve],
         "This host's id; default: NODE_NAME and its kin, Nomad's client-id, the hostname",
     ),
+    one(
+        "nomad-addr",
+        "URL",
+        None,
+        &[Serve],
+        "A Nomad server or client to ask who runs the drivers in --nomad-state-dir: http://HOST:PORT, https://HOST:PORT or unix:///PATH; over TLS with NOMAD_CACERT and its kin",
+    ),
+    one(
+        "nomad-token-file",
+        "FILE",
+        None,
+        &[Serve],
+        "File with the token for --nomad-addr, read before each question; default: NOMAD_TOKEN, or the task's own identity",
+    ),
     one("poll-interval", "DURATION", Some("30s"), &[Serve], "From one look at a driver to the next"),
     one("probe-timeout", "DURATION", Some("3s"), &[Serve, Probe, Doctor], "Limit of a Probe call"),
+    one(
+        "probe-timeout",
+        "DURATION",
+        Some("3s"),
+        &[Sidecar],
+        "How long an answer may take, connecting to the driver included",
+    ),
+    one(
+        "healthz-max-age",
+        "DURATION",
+        Some("1s"),
+        &[Sidecar],
+        "How long ago a probe may have begun that answers /healthz; 0: not before it was asked for",
+    ),
     one(
         "timeout",
         "DURATION",
@@ -270,6 +312,28 @@ pub const SETTINGS: &[Setting] = &[
         &[Serve, Healthcheck, Demo],
         "Where to serve: HOST:PORT (port 0 picks one) or unix:///PATH; may be repeated",
     ),
+    many(
+        "http-endpoint",
+        "ADDRESS",
+        None,
+        &[Sidecar],
+        "Where to serve /healthz and metrics: HOST:PORT, :PORT or unix:///PATH; default: /healthz at --health-port, no metrics",
+    ),
+    one(
+        "health-port",
+        "PORT",
+        Some("9808"),
+        &[Sidecar],
+        "Port of /healthz on all addresses (deprecated: --http-endpoint)",
+    ),
+    one(
+        "metrics-address",
+        "ADDRESS",
+        None,
+        &[Sidecar],
+        "Where to serve metrics and nothing else (deprecated: --http-endpoint)",
+    ),
+    one("metrics-path", "PATH", Some("/metrics"), &[Sidecar], "Path of metrics"),
     one(
         "tls-cert-file",
         "FILE",
@@ -296,14 +360,14 @@ pub const SETTINGS: &[Setting] = &[
         "socket-mode",
         "MODE",
         None,
-        &[Serve, Demo],
+        &[Serve, Sidecar, Demo],
         "Who may connect to unix sockets of --http-endpoint, in octal: 0660; default: as the umask says",
     ),
     one(
         "socket-owner",
         "USER:GROUP",
         None,
-        &[Serve, Demo],
+        &[Serve, Sidecar, Demo],
         "Whose those sockets are, names or numbers: USER, USER:GROUP or :GROUP; default: whoever runs this",
     ),
     one(
@@ -408,6 +472,20 @@ pub const SETTINGS: &[Setting] = &[
         "File of tokens, which `acl token create` writes and which holds no secret; read anew when it changes",
     ),
     one(
+        "acl-jwks",
+        "SOURCE",
+        None,
+        &[Serve],
+        "Keys of Nomad's workload identities: a file, or an address (http, https), http://NOMAD:4646/.well-known/jwks.json, asked again and again",
+    ),
+    many(
+        "acl-jwt-audience",
+        "NAME",
+        Some("nomadproject.io"),
+        &[Serve],
+        "Whom identities have to be for (`aud`); may be repeated; default: that of Nomad's default identity",
+    ),
+    one(
         "acl-metrics",
         "RIGHT",
         Some("agent-read"),
@@ -505,8 +583,14 @@ pub const SETTINGS: &[Setting] = &[
     one("flap", "DURATION", None, &[Demo], "How often one instance of the made plugin demo-0000 changes its health"),
     one("driver-only", "SOCKET", None, &[Demo], "Only a scripted driver on this socket, for tools that test drivers"),
     switch("json", &[Probe, Status, Doctor, History, Acl], "Print JSON"),
-    one("v", "LEVEL", Some("2"), &[Serve, Demo], "How much is logged: 0 to 3 changes only, 4 every look, 5 everything"),
-    one("logging-format", "FORMAT", Some("text"), &[Serve, Demo], "text or json"),
+    one(
+        "v",
+        "LEVEL",
+        Some("2"),
+        &[Serve, Sidecar, Demo],
+        "How much is logged: 0 to 3 changes only, 4 every look, 5 everything",
+    ),
+    one("logging-format", "FORMAT", Some("text"), &[Serve, Sidecar, Demo], "text or json"),
 ];
 
 /// Commands that may ask over TLS.

@@ -176,22 +176,24 @@ impl<'a> Values<'a> {
     pub(super) fn endpoints(&mut self) -> Vec<String> {
         let mut endpoints = Vec::new();
         for (value, origin) in self.all("http-endpoint") {
-            let is_unix = value.strip_prefix("unix:").is_some_and(|path| path.contains('/'));
-            let is_tcp = value.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-            if is_unix || is_tcp {
-                endpoints.push(value);
-            } else {
-                self.wrong(&origin, &value, "is no address: HOST:PORT, :PORT or unix:///PATH");
+            match endpoint(&value) {
+                Ok(endpoint) => endpoints.push(endpoint),
+                Err(what) => self.wrong(&origin, &value, what),
             }
         }
         endpoints
+    }
+
+    /// One address to listen on.
+    pub(super) fn address(&mut self, name: &str) -> Option<String> {
+        self.parse(name, endpoint)
     }
 
     /// Whose unix sockets are.
     pub(super) fn socket_file(&mut self) -> SocketFile {
         let mode = self.parse("socket-mode", |text| {
             let mode = u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok();
-            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is no mode in octal, such as 0660".to_owned())
+            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is no mode in octal up to 0777, such as 0660".to_owned())
         });
         let owner = self.parse("socket-owner", |text| {
             let (user, group) = text.split_once(':').unwrap_or((text, ""));
@@ -210,14 +212,19 @@ impl<'a> Values<'a> {
     /// Whom to ask, and with which token.
     pub(super) fn asking(&mut self) -> Asking {
         let (address, origin) = self.all("address").pop().unwrap_or_else(|| (String::new(), Origin::Default));
+        self.check_address(&origin, &address);
+        Asking { address, token: self.token(), trust: self.trust() }
+    }
+
+    /// Says so if that is no address of a server.
+    pub(super) fn check_address(&mut self, origin: &Origin, address: &str) {
         let is_tcp = address.strip_prefix("http://").is_some_and(is_host_and_port);
         // Port 443 needs no naming: servers stand behind those who end TLS for them.
         let is_tls = address.strip_prefix("https://").is_some_and(|rest| is_host_and_port(rest) || is_host(rest));
         let is_unix = address.strip_prefix("unix:").is_some_and(|path| path.starts_with('/'));
         if !is_tcp && !is_tls && !is_unix {
-            self.wrong(&origin, &address, "is no address: http://HOST:PORT, https://HOST:PORT or unix:///PATH");
+            self.wrong(origin, address, "is no address: http://HOST:PORT, https://HOST:PORT or unix:///PATH");
         }
-        Asking { address, token: self.token(), trust: self.trust() }
     }
 
     /// How a server is known over TLS. Where none of our variables is set, those count that Nomad's command line reads.
@@ -265,14 +272,7 @@ impl<'a> Values<'a> {
     /// The token of a file, else of `NOMAD_TOKEN`. No text of an error holds it.
     fn token(&mut self) -> Option<Token> {
         let Some((path, origin)) = self.all("token-file").pop() else {
-            let value = (self.variable)("NOMAD_TOKEN").filter(|value| !value.trim().is_empty())?;
-            let token = Token::parse(&value);
-            if token.is_none() {
-                self.problems
-                    .0
-                    .push("variable NOMAD_TOKEN: is no token: letters, digits and signs in one line".to_owned());
-            }
-            return token;
+            return self.nomad_token();
         };
         match std::fs::read_to_string(&path).map(|text| Token::parse(&text)) {
             Ok(Some(token)) => Some(token),
@@ -288,6 +288,16 @@ impl<'a> Values<'a> {
                 None
             }
         }
+    }
+
+    /// The token of `NOMAD_TOKEN`. No text of an error holds it.
+    pub(super) fn nomad_token(&mut self) -> Option<Token> {
+        let value = (self.variable)("NOMAD_TOKEN").filter(|value| !value.trim().is_empty())?;
+        let token = Token::parse(&value);
+        if token.is_none() {
+            self.problems.0.push("variable NOMAD_TOKEN: is no token: letters, digits and signs in one line".to_owned());
+        }
+        token
     }
 
     /// The operand as a plugin's id; `what` is done with it.
@@ -394,6 +404,22 @@ fn host_name(text: &str) -> Option<String> {
 
 fn default(setting: &Setting) -> Vec<(String, Origin)> {
     setting.default.map(|value| (value.to_owned(), Origin::Default)).into_iter().collect()
+}
+
+fn endpoint(value: &str) -> Result<String, String> {
+    let is_unix = value.strip_prefix("unix:").is_some_and(|path| path.contains('/'));
+    let is_tcp = value.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if is_unix || is_tcp {
+        Ok(value.to_owned())
+    } else {
+        Err("is no address: HOST:PORT, :PORT or unix:///PATH".to_owned())
+    }
+}
+
+/// A duration that may be none at all.
+pub(super) fn not_negative(text: &str) -> Result<Duration, String> {
+    let nanos = duration::parse(text).and_then(|nanos| u64::try_from(nanos).ok());
+    nanos.map(Duration::from_nanos).ok_or_else(|| "is no duration, such as 0, 500ms or 1s".to_owned())
 }
 
 pub(super) fn positive(text: &str) -> Result<Duration, String> {

@@ -2,18 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::http::uri::PathAndQuery;
 use prost::Message;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
+use tracing::trace;
 
 use super::convert::{self, Announcement, NodeInfo, PluginCapabilities, PluginInfo, Readiness};
 use super::error::{CallError, Cause};
 use super::rpc::Rpc;
 use crate::domain::capability::{CapabilitySet, ControllerCapability, GroupCapability, NodeCapability};
+use crate::domain::text::{DESCRIPTION_LIMIT, bounded};
+use crate::metrics::calls::DriverCalls;
 use crate::transport::connector::{self, Connected, Link, Peer};
 use crate::transport::pb::{csi as pb, registration};
 use crate::transport::status::Guarded;
@@ -44,6 +47,17 @@ impl Limits {
     pub fn new(probe: Duration, call: Duration) -> Self {
         Self { connect: Self::default().connect.min(probe), probe, call, node_info: call.saturating_mul(3) }
     }
+
+    /// The same, and no step longer than this.
+    #[must_use]
+    pub fn at_most(self, limit: Duration) -> Self {
+        Self {
+            connect: self.connect.min(limit),
+            probe: self.probe.min(limit),
+            call: self.call.min(limit),
+            node_info: self.node_info.min(limit),
+        }
+    }
 }
 
 /// 2 s, 3 s, 5 s and 15 s.
@@ -65,6 +79,8 @@ pub struct Driver {
     link: Link,
     socket: Arc<Path>,
     limits: Limits,
+    /// `None`: nobody counts.
+    calls: Option<DriverCalls>,
 }
 
 impl Driver {
@@ -77,7 +93,19 @@ impl Driver {
         let Connected { channel, link } = connector::connect(socket, limits.connect)
             .await
             .map_err(|error| CallError::new(None, socket.into(), Cause::Connect(error)))?;
-        Ok(Self { channel: Guarded::new(channel), link, socket: socket.into(), limits })
+        Ok(Self { channel: Guarded::new(channel), link, socket: socket.into(), limits, calls: None })
+    }
+
+    /// The same connection, whose calls are counted.
+    #[must_use]
+    pub fn counted_by(self, calls: DriverCalls) -> Self {
+        Self { calls: Some(calls), ..self }
+    }
+
+    /// The same connection, no call on which takes longer than this.
+    #[must_use]
+    pub fn at_most(&self, limit: Duration) -> Self {
+        Self { limits: self.limits.at_most(limit), ..self.clone() }
     }
 
     /// Whether the connection is over. All calls fail then; a new driver may listen at the same path.
@@ -116,7 +144,11 @@ impl Driver {
     pub async fn plugin_info(&self) -> Result<PluginInfo, CallError> {
         let request = pb::GetPluginInfoRequest {};
         let answer = self.call(Rpc::PluginInfo, self.limits.call, request).await?;
-        convert::plugin_info(answer).ok_or_else(|| self.error(Rpc::PluginInfo, Cause::NoName))
+        let info = convert::plugin_info(answer).ok_or_else(|| self.error(Rpc::PluginInfo, Cause::NoName))?;
+        if let Some(calls) = &self.calls {
+            calls.rename(&bounded(&info.name, DESCRIPTION_LIMIT));
+        }
+        Ok(info)
     }
 
     /// `GetPluginCapabilities`.
@@ -199,12 +231,21 @@ impl Driver {
             grpc.ready().await.map_err(|error| tonic::Status::from_error(error.into()))?;
             grpc.unary(tonic::Request::new(request), path, ProstCodec::<Q, A>::default()).await
         };
+        let started = Instant::now();
         // Dropping the exchange resets its stream, which cancels the work in drivers that listen for that.
-        match timeout(limit, exchange).await {
+        let answer = match timeout(limit, exchange).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(self.error(rpc, self.cause(status).await)),
             Err(_elapsed) => Err(self.error(rpc, Cause::Deadline(limit))),
+        };
+        let code = answer.as_ref().err().map_or("OK", |error: &CallError| error.code().as_str());
+        let took = started.elapsed();
+        // Never what was said: it may be anything, and long.
+        trace!(socket = %self.socket.display(), csi.rpc = %rpc, csi.code = code, duration_ms = took.as_secs_f64() * 1e3, "a call ended");
+        if let Some(calls) = &self.calls {
+            calls.called(rpc.path(), code, took);
         }
+        answer
     }
 
     /// What a status that is not OK says: the driver's own word, or tonic's for a connection that broke.

@@ -16,6 +16,7 @@ use super::rpc::Rpc;
 use crate::domain::code::Code;
 use crate::domain::text::{DESCRIPTION_LIMIT, bounded};
 use crate::transport::connector::{ConnectError, ConnectFailure};
+use crate::transport::denied;
 
 /// A call without a usable answer.
 #[derive(Debug, Error)]
@@ -230,10 +231,7 @@ impl CallError {
             ConnectFailure::Refused => {
                 format!("connection refused at `{socket}`: the file is there, but no driver listens behind it")
             }
-            ConnectFailure::Denied => format!(
-                "permission denied at `{socket}`: connecting needs write permission on the socket and search permission \
-                 on every directory above it; run as root, or change owner or mode"
-            ),
+            ConnectFailure::Denied => denied::what_is_missing(&self.socket),
             ConnectFailure::NotASocket => format!("`{socket}` is not a socket"),
             ConnectFailure::WrongType => {
                 format!("`{socket}` is not a stream socket: another kind of service listens there")

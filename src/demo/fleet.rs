@@ -97,7 +97,7 @@ pub fn records(fleet: Fleet, now: Timestamp) -> impl Iterator<Item = Record> {
 /// Feeds a fleet, then changes the health of one instance each `flap` until `stop`.
 pub async fn feed(fleet: Fleet, reports: mpsc::Sender<Report>, stop: CancellationToken) {
     let now = Timestamp::now();
-    let mut records = records(fleet, now).peekable();
+    let mut records = records(fleet, now).map(|record| aged(record, fleet)).peekable();
     while records.peek().is_some() {
         let batch = records.by_ref().take(BATCH).map(|record| RecordChange::Put(Box::new(record))).collect();
         if reports.send(Report::Feed(batch)).await.is_err() {
@@ -111,7 +111,11 @@ pub async fn feed(fleet: Fleet, reports: mpsc::Sender<Report>, stop: Cancellatio
     if reports.send(Report::Scanned).await.is_err() {
         return;
     }
-    let Some(interval) = fleet.flap else { return };
+    let Some(interval) = fleet.flap else {
+        // Whoever is the last to report ends the store by going.
+        stop.cancelled().await;
+        return;
+    };
     let mut is_healthy = true;
     loop {
         tokio::select! {
@@ -123,6 +127,18 @@ pub async fn feed(fleet: Fleet, reports: mpsc::Sender<Report>, stop: Cancellatio
             return;
         }
     }
+}
+
+/// One plugin is being upgraded: its last host still runs the version before.
+fn aged(mut record: Record, fleet: Fleet) -> Record {
+    let is_last = fleet.hosts > 1 && record.key.host == host(fleet.hosts - 1);
+    if is_last
+        && record.key.plugin == plugin(1)
+        && let Some(fingerprint) = &mut record.fingerprint
+    {
+        Arc::make_mut(&mut fingerprint.product).version = "0.9.0".into();
+    }
+    record
 }
 
 /// The one instance that changes.

@@ -52,9 +52,10 @@ async fn show_fleet(config: &Demo, made: Fleet, stop: CancellationToken) -> Resu
     let address = first_address(&gateway);
     let feeding = tokio::spawn(fleet::feed(made, gateway.feed(), stop.clone()));
     say(&format!(
-        "A made fleet: {} plugins on {} hosts.\n\nlistening on {address}\n\nTry:\n{}\n\nCtrl-C ends it.",
+        "A made fleet: {} plugins on {} hosts.\n\nlistening on {address}\n{}\nTry:\n{}\n\nCtrl-C ends it.",
         made.plugins,
         made.hosts,
+        page(&address),
         [curl(&address, "/v1/plugins?type=csi&prefix=demo-000&pretty"), curl(&address, "/v1/plugin/csi/demo-0000"),]
             .join("\n")
     ));
@@ -70,6 +71,7 @@ async fn show_drivers(config: &Demo, stop: CancellationToken) -> Result<(), Fail
     let both = FakeDriver::monolith("block.demo.example.com")
         .version("2.4.0")
         .plugin_capabilities([1])
+        .volume_expansion([1])
         .controller_capabilities([1, 2, 3, 5, 6, 9])
         .node_capabilities([1, 2, 3])
         .node_info("demo-node-1", 64)
@@ -138,6 +140,11 @@ fn first_address(gateway: &Gateway) -> String {
     gateway.urls().next().unwrap_or_default()
 }
 
+/// Where a browser finds the page, as a line; nothing where only a socket is listened on.
+fn page(address: &str) -> String {
+    if address.starts_with("http") { format!("In a browser: {address}/ui/\n") } else { String::new() }
+}
+
 fn curl(address: &str, path: &str) -> String {
     match address.strip_prefix("unix://") {
         Some(socket) => format!("  curl --unix-socket {socket} 'http://localhost{path}'"),
@@ -159,11 +166,12 @@ fn introduction(scratch: &Path, table: &str, address: &str) -> String {
         "Three scripted CSI drivers serve on unix sockets under {}.\n\
          The third, moody.demo.example.com, is starting; every {} s it is healthy, unhealthy, or back.\n\n\
          {table}\n\n\
-         listening on {address}\n\n\
+         listening on {address}\n{}\n\
          Try, in another terminal:\n{lines}\n\n\
          Ctrl-C ends it and leaves nothing behind.",
         scratch.display(),
         STEP.as_secs(),
+        page(address),
     )
 }
 

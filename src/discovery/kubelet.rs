@@ -86,7 +86,7 @@ pub(super) fn walk(root: &Path, walk: &mut Walk<'_>) {
             // This name alone: what else a pod does in its volume is its own affair.
             walk.listing.events.insert(socket.clone());
             if let Some(wanted) = walk.take(&socket, Source::EmptyDirectory) {
-                wanted.owner = Owner { alloc_id: pod.to_string_lossy().into() };
+                wanted.owner = Owner::allocation(&pod.to_string_lossy());
             }
         }
     }

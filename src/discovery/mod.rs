@@ -28,6 +28,7 @@ pub use kubelet::announcement;
 pub use nomad::host_id;
 
 use crate::domain::socket::{IgnoredSocket, Searched, WantedSocket};
+use crate::metrics::scans::Scans;
 use merge::Merge;
 use walk::Listing;
 
@@ -146,6 +147,7 @@ pub struct Discovery {
     /// Paths whose files are looked at in each round.
     attended: watch::Sender<Arc<BTreeSet<PathBuf>>>,
     told: Vec<(Searched, Vec<IgnoredSocket>)>,
+    scans: Scans,
 }
 
 impl Discovery {
@@ -154,7 +156,21 @@ impl Discovery {
     pub fn new(fixed: BTreeSet<WantedSocket>, settings: Settings, sinks: Sinks, noticed: watch::Receiver<u64>) -> Self {
         let attended = fixed.iter().map(|socket| socket.path.to_path_buf()).collect();
         let merge = Merge::new(fixed, settings.places.clone());
-        Self { settings, sinks, noticed, merge, attended: watch::Sender::new(Arc::new(attended)), told: Vec::new() }
+        Self {
+            settings,
+            sinks,
+            noticed,
+            merge,
+            attended: watch::Sender::new(Arc::new(attended)),
+            told: Vec::new(),
+            scans: Scans::default(),
+        }
+    }
+
+    /// Counts searches there.
+    #[must_use]
+    pub fn counted_by(self, scans: Scans) -> Self {
+        Self { scans, ..self }
     }
 
     /// Runs until told to stop.
@@ -188,9 +204,17 @@ impl Discovery {
     }
 
     fn take(&mut self, number: usize, told: News) {
+        // Files that are attended to are no place that is searched.
+        let source = self.settings.places.get(number).map(|place| place.kind.what());
         match told {
-            News::Listed(listing) => self.merge.put(number, listing),
-            News::Hangs => self.merge.hangs(number),
+            News::Listed(listing) => {
+                source.into_iter().for_each(|source| self.scans.ended(source, listing.problem.is_empty()));
+                self.merge.put(number, listing);
+            }
+            News::Hangs => {
+                source.into_iter().for_each(|source| self.scans.hangs(source));
+                self.merge.hangs(number);
+            }
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) fn walk(root: &Path, walk: &mut Walk<'_>) {
             wanted.plugin.clone_from(&plugin);
             wanted.role = role;
             let allocation = name.to_str().filter(|name| is_uuid(name)).unwrap_or_default();
-            wanted.owner = Owner { alloc_id: allocation.into() };
+            wanted.owner = Owner::allocation(allocation);
         }
         directories.insert(directory);
     }

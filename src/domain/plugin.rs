@@ -11,12 +11,14 @@ use rpds::RedBlackTreeMapSync;
 
 use super::expected::DeclaredCounts;
 use super::id::{HostId, PluginId, Role};
-use super::record::Record;
+use super::record::{Job, Record};
 use super::time::{Index, Timestamp};
 
 /// How many there are of one role.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
+    /// Instances that should be there: those that were healthy once, and those that an orchestrator's job wants to run.
+    pub expected: u32,
     /// Instances that were healthy once (rule A2).
     pub known: u32,
     /// Those that are healthy now.
@@ -25,11 +27,13 @@ pub struct Count {
 
 impl Count {
     fn add(&mut self, other: Self) {
+        self.expected += other.expected;
         self.known += other.known;
         self.healthy += other.healthy;
     }
 
     fn take(&mut self, other: Self) {
+        self.expected -= other.expected;
         self.known -= other.known;
         self.healthy -= other.healthy;
     }
@@ -69,6 +73,40 @@ impl Votes {
     }
 }
 
+/// Jobs, and how many instances each wants to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Jobs(BTreeMap<Arc<Job>, u32>);
+
+impl Jobs {
+    fn add(&mut self, other: &Self) {
+        for (job, count) in &other.0 {
+            *self.0.entry(Arc::clone(job)).or_default() += count;
+        }
+    }
+
+    fn take(&mut self, other: &Self) {
+        for (job, count) in &other.0 {
+            if let Some(held) = self.0.get_mut(job) {
+                *held -= count;
+                if *held == 0 {
+                    self.0.remove(job);
+                }
+            }
+        }
+    }
+
+    /// Whether no job wants any.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Jobs by namespace and id.
+    pub fn iter(&self) -> impl Iterator<Item = (&Job, u32)> {
+        self.0.iter().map(|(job, count)| (&**job, *count))
+    }
+}
+
 /// What the records of one plugin add up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -76,6 +114,10 @@ pub struct Tally {
     pub controllers: Count,
     /// Node instances.
     pub nodes: Count,
+    /// Who wants controller instances to run.
+    pub controller_jobs: Jobs,
+    /// Who wants node instances to run.
+    pub node_jobs: Jobs,
     /// Known instances that say a controller is required (rule A7).
     pub requiring_controller: u32,
     /// Names that drivers give themselves.
@@ -89,6 +131,8 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.controllers.add(other.controllers);
         self.nodes.add(other.nodes);
+        self.controller_jobs.add(&other.controller_jobs);
+        self.node_jobs.add(&other.node_jobs);
         self.requiring_controller += other.requiring_controller;
         self.providers.add(&other.providers);
         self.versions.add(&other.versions);
@@ -98,6 +142,8 @@ impl Tally {
     pub fn take(&mut self, other: &Self) {
         self.controllers.take(other.controllers);
         self.nodes.take(other.nodes);
+        self.controller_jobs.take(&other.controller_jobs);
+        self.node_jobs.take(&other.node_jobs);
         self.requiring_controller -= other.requiring_controller;
         self.providers.take(&other.providers);
         self.versions.take(&other.versions);
@@ -108,19 +154,31 @@ impl Tally {
     pub fn known(&self) -> u32 {
         self.controllers.known + self.nodes.known
     }
+
+    /// Instances that should be there, of both roles.
+    #[must_use]
+    pub fn expected(&self) -> u32 {
+        self.controllers.expected + self.nodes.expected
+    }
 }
 
-/// What one record adds to its plugin: nothing before it was healthy once (rule A2).
+/// What one record adds to its plugin: nothing before it was healthy once (rule A2), unless a job wants it to run. Then it
+/// is expected from the beginning, as Nomad expects what a job asks for.
 #[must_use]
 pub fn contribution(record: &Record) -> Tally {
     let mut tally = Tally::default();
-    if !record.was_healthy {
+    if !record.is_expected() {
         return tally;
     }
-    let count = Count { known: 1, healthy: record.phase.is_healthy().into() };
-    match record.key.role {
-        Role::Controller => tally.controllers = count,
-        Role::Node => tally.nodes = count,
+    let count = Count { expected: 1, known: record.was_healthy.into(), healthy: record.phase.is_healthy().into() };
+    let (counts, jobs) = match record.key.role {
+        Role::Controller => (&mut tally.controllers, &mut tally.controller_jobs),
+        Role::Node => (&mut tally.nodes, &mut tally.node_jobs),
+    };
+    *counts = count;
+    jobs.0.extend(record.owner.job.iter().map(|job| (Arc::clone(job), 1)));
+    if !record.was_healthy {
+        return tally;
     }
     if let Some(fingerprint) = &record.fingerprint {
         let product = &fingerprint.product;
@@ -173,7 +231,8 @@ pub struct Plugin {
     pub id: PluginId,
     /// What its records add up to.
     pub tally: Tally,
-    /// `Some` from the moment it counts (an instance was healthy), until none is left; always, if it is declared.
+    /// `Some` from the moment it counts (an instance was healthy, or a job wants one), until none is left; always, if it is
+    /// declared.
     pub dates: Option<Dates>,
     /// What an operator declares of it.
     pub declared: DeclaredCounts,
@@ -244,15 +303,35 @@ impl Plugin {
         }
     }
 
-    /// How many of a role there should be: what is declared, else those observed (rule A3).
+    /// How many of a role there should be: what is declared, else those that jobs want or that were observed (rule A3).
     #[must_use]
     pub fn expected(&self, role: Role) -> u32 {
-        self.declared.of(role).unwrap_or(self.count(role).known)
+        self.declared.of(role).unwrap_or(self.count(role).expected)
     }
 
-    /// Whether anybody should know of it: an instance was healthy, or it is declared (case 91).
+    /// Who wants instances of a role to run.
+    #[must_use]
+    pub fn jobs(&self, role: Role) -> &Jobs {
+        match role {
+            Role::Controller => &self.tally.controller_jobs,
+            Role::Node => &self.tally.node_jobs,
+        }
+    }
+
+    /// Where [`Plugin::expected`] comes from, in our JSON: `declared`, `orchestrator` or `observed`.
+    #[must_use]
+    pub fn expected_source(&self) -> &'static str {
+        let has_jobs = [Role::Controller, Role::Node].into_iter().any(|role| !self.jobs(role).is_empty());
+        match (self.declared.is_empty(), has_jobs) {
+            (false, _) => "declared",
+            (true, true) => "orchestrator",
+            (true, false) => "observed",
+        }
+    }
+
+    /// Whether anybody should know of it: an instance was healthy, a job wants one, or it is declared (case 91).
     pub(super) fn counts(&self) -> bool {
-        self.tally.known() > 0 || !self.declared.is_empty()
+        self.tally.expected() > 0 || !self.declared.is_empty()
     }
 
     /// Whether there is nothing left to say of it.

@@ -114,12 +114,32 @@ impl Reason {
     }
 }
 
+/// A job of an orchestrator, of whose allocations some run drivers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Job {
+    /// The namespace it is in.
+    pub namespace: Box<str>,
+    /// Its id there.
+    pub id: Box<str>,
+}
+
 /// Who runs the instance, as far as is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// Nomad's allocation id, or a pod's UID; empty if unknown.
     #[serde(default)]
     pub alloc_id: Box<str>,
+    /// The job that wants it to run; `None` where no orchestrator said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Arc<Job>>,
+}
+
+impl Owner {
+    /// Who runs an instance of which nothing but the allocation is known.
+    #[must_use]
+    pub fn allocation(id: &str) -> Self {
+        Self { alloc_id: id.into(), job: None }
+    }
 }
 
 /// What is stored of an instance.
@@ -159,6 +179,9 @@ impl Record {
     pub(super) fn share(&mut self, other: &Self) {
         share(&mut self.socket, &other.socket);
         share(&mut self.reason.description, &other.reason.description);
+        if self.owner.job == other.owner.job {
+            self.owner.job.clone_from(&other.owner.job);
+        }
         let (Some(mine), Some(theirs)) = (&mut self.fingerprint, &other.fingerprint) else { return };
         if mine.product == theirs.product {
             mine.product = Arc::clone(&theirs.product);
@@ -171,9 +194,19 @@ impl Record {
         }
     }
 
+    /// Whether it should be there: it was healthy once (rule A2), or a job wants it to run.
+    #[must_use]
+    pub fn is_expected(&self) -> bool {
+        self.was_healthy || self.owner.job.is_some()
+    }
+
     /// Whether Nomad's shape would print the same record, its `UpdateTime` apart.
     #[must_use]
     pub fn is_alike_to_nomad(&self, other: &Self) -> bool {
+        if !self.was_healthy && !other.was_healthy {
+            // Neither is printed; what they are to their jobs is.
+            return self.owner.job == other.owner.job;
+        }
         fn shown(record: &Record) -> impl PartialEq + '_ {
             let fingerprint = record.fingerprint.as_ref();
             let product = fingerprint.map(|f| &*f.product);
@@ -181,7 +214,7 @@ impl Record {
                 record.was_healthy,
                 record.phase.is_healthy(),
                 &record.reason.description,
-                &record.owner.alloc_id,
+                &record.owner,
                 product.map(|p| (&p.provider, &p.version, p.requires_controller(), p.requires_topologies())),
                 product.and_then(|p| p.controller.as_ref()).filter(|_| record.key.role == Role::Controller),
                 product.and_then(|p| p.node.as_ref()).filter(|_| record.key.role == Role::Node),

@@ -147,6 +147,12 @@ impl WantedSocket {
         Self { source, rank: u32::MAX, ..Self::configured(path) }
     }
 
+    /// Whether it is the socket of an allocation of Nomad's, found as such.
+    #[must_use]
+    pub fn is_allocation(&self) -> bool {
+        self.source == Source::Nomad && !self.owner.alloc_id.is_empty()
+    }
+
     /// Whether configuration names it, as against discovery.
     #[must_use]
     pub fn is_configured(&self) -> bool {

@@ -63,7 +63,8 @@ impl Assessment {
     }
 }
 
-fn phase_of(error: &CallError) -> Phase {
+/// How a socket is whose driver could not be asked.
+pub(super) fn phase_of(error: &CallError) -> Phase {
     if error.is_missing() {
         Phase::Gone
     } else if error.is_refused() {

@@ -3,12 +3,13 @@
 //! `observe` asks a driver everything once; `assess` turns the answers, whatever they are, into what its instances
 //! are; `claims` settles which socket an instance is; `watch` is the task of one socket, which decides when to look again;
 //! `dials` holds it back where links and moves would make it dial one driver again and again; [`supervisor`] keeps one such
-//! task for each socket that should be watched. Trouble of a driver is data here, never an error.
+//! task for each socket that should be watched. [`prober`] asks afresh, for `/healthz`. Trouble of a driver is data here, never an error.
 
 mod assess;
 mod claims;
 mod dials;
 mod observe;
+pub mod prober;
 pub mod supervisor;
 mod watch;
 

@@ -17,6 +17,7 @@ use super::watch::{Places, Shared, Watch};
 use crate::domain::id::HostId;
 use crate::domain::record::{Phase, Record};
 use crate::domain::socket::{Announced, Touch, WantedSocket, nomad_allocation};
+use crate::metrics::calls::Calls;
 use crate::registry::reader::Reader;
 use crate::registry::reporter::{Health, Observed, Report};
 use crate::registry::sockets::Sockets;
@@ -89,6 +90,7 @@ impl Supervisor {
                 claims: Claims::new(sinks.sockets.clone()),
                 sockets: sinks.sockets,
                 verdicts: verdicts_in,
+                calls: Calls::default(),
             },
             sources,
             reader: sinks.reader,
@@ -101,6 +103,13 @@ impl Supervisor {
             running: BTreeMap::new(),
             unseen: BTreeSet::new(),
         }
+    }
+
+    /// Counts calls there.
+    #[must_use]
+    pub fn counted_by(mut self, calls: Calls) -> Self {
+        self.shared.calls = calls;
+        self
     }
 
     /// Runs until told to stop; then ends every task.

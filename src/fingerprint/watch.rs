@@ -17,12 +17,13 @@ use super::assess::{Assessment, Known, assess, unreachable};
 use super::claims::{Claim, Claims};
 use super::dials::{Dial, Dials};
 use super::observe::{Answers, Questions, observe};
-use crate::csi::{CallError, Driver, NodeInfo};
+use crate::csi::{CallError, Driver, NodeInfo, Readiness};
 use crate::domain::fingerprint::NodeFacts;
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
 use crate::domain::record::{Phase, Record, Registration};
 use crate::domain::socket::{Announced, FileIdentity, FileKey, SocketStatus, WantedSocket};
 use crate::domain::time::Timestamp;
+use crate::metrics::calls::{Calls, DriverCalls, Probed};
 use crate::registry::reporter::{Health, Observed, Report};
 use crate::registry::sockets::Sockets;
 
@@ -87,6 +88,7 @@ pub(super) struct Shared {
     pub claims: Claims,
     /// Told once per socket, after its first look.
     pub verdicts: mpsc::UnboundedSender<Arc<Path>>,
+    pub calls: Calls,
 }
 
 /// Who was asked last, to tell a new process from an old one.
@@ -115,23 +117,24 @@ pub(super) struct Watch {
     is_hung: bool,
     status: SocketStatus,
     told: Told,
+    calls: DriverCalls,
 }
 
 /// What was logged of a socket's changes.
 #[derive(Debug)]
-struct Told {
+pub(super) struct Told {
     since: Instant,
     changes: u32,
     omitted: u32,
 }
 
 impl Told {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { since: Instant::now(), changes: 0, omitted: 0 }
     }
 
     /// Begins a new span if the last one is over; how many changes were not logged in that.
-    fn omitted(&mut self) -> Option<u32> {
+    pub(super) fn omitted(&mut self) -> Option<u32> {
         if self.since.elapsed() < LOG_SPAN {
             return None;
         }
@@ -140,7 +143,7 @@ impl Told {
     }
 
     /// Whether one more change is logged.
-    fn may_tell(&mut self) -> bool {
+    pub(super) fn may_tell(&mut self) -> bool {
         self.changes += 1;
         let may = self.changes <= LOG_LIMIT;
         self.omitted += u32::from(!may);
@@ -170,6 +173,7 @@ impl Watch {
         }
         let status = SocketStatus::new(&wanted);
         Self {
+            calls: shared.calls.of_driver(),
             known,
             wanted,
             announced,
@@ -338,6 +342,7 @@ impl Watch {
             }
             dialled => dialled,
         };
+        let dialled = dialled.map(|driver| driver.counted_by(self.calls.clone()));
         if let Some(turn) = broken_off {
             turn.keep();
         }
@@ -409,11 +414,20 @@ impl Watch {
         let _place = self.place().await;
         let started = Instant::now();
         let limit = self.shared.settings.poll_limit;
-        let assessment = match tokio::time::timeout(limit, self.ask()).await {
-            Ok(Ok(answers)) => assess(&self.wanted, &mut self.known, answers),
-            Ok(Err(error)) => unreachable(&self.wanted, &self.known, &error),
-            Err(_) => unreachable(&self.wanted, &self.known, &CallError::poll_timed_out(&self.wanted.path, limit)),
+        let asked = match tokio::time::timeout(limit, self.ask()).await {
+            Ok(asked) => asked,
+            Err(_) => Err(CallError::poll_timed_out(&self.wanted.path, limit)),
         };
+        self.calls.probed(probed(&asked));
+        let assessment = match asked {
+            Ok(answers) => assess(&self.wanted, &mut self.known, answers),
+            Err(error) => unreachable(&self.wanted, &self.known, &error),
+        };
+        let took = started.elapsed();
+        debug!(
+            socket = self.status.path, phase = %phase_of(&assessment), duration_ms = took.as_secs_f64() * 1e3,
+            reason = assessment.reason, "looked at a driver"
+        );
         self.is_hung = assessment.is_hung;
         if assessment.is_well() {
             self.failures = 0;
@@ -421,7 +435,7 @@ impl Watch {
         } else if !assessment.is_ignored {
             self.failures += 1;
         }
-        self.report(assessment, Some(started.elapsed())).await;
+        self.report(assessment, Some(took)).await;
     }
 
     /// Asks on the connection there is, else on a new one; once more on a new one if the connection broke meanwhile
@@ -553,6 +567,19 @@ impl Watch {
             }),
         }
     }
+}
+
+/// What asking for health came to.
+fn probed(asked: &Result<Answers, CallError>) -> Probed {
+    let error = match asked {
+        Ok(Answers { readiness: Some(Ok(Readiness::Ready)), .. }) => return Probed::Ready,
+        Ok(Answers { readiness: Some(Ok(Readiness::Starting)), .. }) => return Probed::NotReady,
+        Ok(Answers { readiness: Some(Err(error)), .. } | Answers { identity: Some(Err(error)), .. }) | Err(error) => {
+            error
+        }
+        Ok(_) => return Probed::Error,
+    };
+    if error.is_timeout() { Probed::Timeout } else { Probed::Error }
 }
 
 /// How a socket is: as its worst instance, or as the reason that it has none.

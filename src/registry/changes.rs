@@ -3,11 +3,11 @@
 //! A reader that comes with an index gets every later step, or learns that it comes from too far back. Streams take from
 //! here at their own pace, so a slow one costs nothing but its place; nobody who only reads the catalog comes here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::catalog::{Catalog, RecordChange, Touched};
-use crate::domain::history::Transition;
+use crate::domain::history::{Change, Transition};
 use crate::domain::id::{InstanceKey, PluginId};
 use crate::domain::plugin::Plugin;
 use crate::domain::time::Index;
@@ -82,7 +82,10 @@ impl Step {
 
 /// The newest steps.
 #[derive(Debug)]
-pub struct Changes(Mutex<Ring>);
+pub struct Changes(Mutex<Ring>, Mutex<Flips>);
+
+/// How often an instance became healthy or ceased to be; none: never.
+pub type Flips = BTreeMap<InstanceKey, u64>;
 
 #[derive(Debug)]
 struct Ring {
@@ -96,12 +99,35 @@ impl Changes {
     /// None yet, after `start`.
     #[must_use]
     pub fn after(start: Index) -> Self {
-        Self(Mutex::new(Ring { steps: VecDeque::new(), weight: 0, complete_after: start }))
+        Self(Mutex::new(Ring { steps: VecDeque::new(), weight: 0, complete_after: start }), Mutex::default())
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
         // Nothing under the lock can panic half way; at worst a stream begins anew.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what happened, and forgets what is no longer known.
+    pub fn count(&self, changes: &[RecordChange], transitions: &[Transition]) {
+        let mut flips = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        for transition in transitions {
+            if let Change::Phase { from, to } = &transition.change
+                && from.is_healthy() != to.is_healthy()
+            {
+                *flips.entry(transition.key.clone()).or_default() += 1;
+            }
+        }
+        for change in changes {
+            if let RecordChange::Remove(key) = change {
+                flips.remove(key);
+            }
+        }
+    }
+
+    /// How often each instance became healthy or ceased to be.
+    #[must_use]
+    pub fn flips(&self) -> Flips {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps a step; `None`: one that is too large, so whoever has not seen `index` begins anew. The catalog must be

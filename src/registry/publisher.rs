@@ -355,6 +355,7 @@ impl Publisher {
         for transition in &mut transitions {
             transition.index = index;
         }
+        self.changes.count(&changes, &transitions);
         let step = Step::between(current, &next, &touched, &changes, &transitions);
         let committing = self.store.commit(Commit { index, changes, dates, transitions });
         self.await_disk(committing).await;

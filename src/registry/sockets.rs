@@ -14,6 +14,8 @@ pub struct Sockets(Arc<Mutex<Table>>);
 struct Table {
     watched: BTreeMap<Arc<Path>, SocketStatus>,
     ignored: Vec<IgnoredSocket>,
+    /// Found, and not watched before somebody says what they are.
+    held_back: Vec<IgnoredSocket>,
     searched: Vec<Searched>,
     duplicates: Vec<Duplicate>,
     events: DirectoryEvents,
@@ -30,6 +32,11 @@ impl Sockets {
         let mut table = self.table();
         table.searched = searched;
         table.ignored = ignored;
+    }
+
+    /// Sockets that are not watched before somebody says what they are; all of them.
+    pub fn put_held_back(&self, held_back: Vec<IgnoredSocket>) {
+        self.table().held_back = held_back;
     }
 
     /// How changes are learnt of from now on.
@@ -74,7 +81,8 @@ impl Sockets {
     #[must_use]
     pub fn all(&self) -> Vec<SocketStatus> {
         let table = self.table();
-        let ignored = table.ignored.iter().filter(|ignored| !table.watched.contains_key(&*ignored.path));
+        let ignored = table.ignored.iter().chain(&table.held_back);
+        let ignored = ignored.filter(|ignored| !table.watched.contains_key(&*ignored.path));
         let mut all: BTreeMap<&Path, SocketStatus> =
             ignored.map(|ignored| (&*ignored.path, left_alone(ignored))).collect();
         all.extend(table.watched.iter().map(|(path, status)| (&**path, status.clone())));

@@ -32,6 +32,7 @@ use crate::domain::id::PluginId;
 use crate::domain::plugin::Dates;
 use crate::domain::record::Record;
 use crate::domain::time::Index;
+use crate::metrics::operations::Operations;
 
 /// How many indexes are reserved at a time. At one batch a millisecond they last 17 minutes.
 pub const INDEX_RANGE: u64 = 1 << 20;
@@ -190,6 +191,12 @@ impl Store {
         let (answer, committing) = oneshot::channel();
         self.0.0.commit(commit, answer);
         Committing(committing)
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        self.0.0.operations()
     }
 
     /// Whether everything committed is on disk.

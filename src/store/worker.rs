@@ -14,6 +14,7 @@ use crate::domain::durability::Durability;
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
 use crate::domain::time::Index;
+use crate::metrics::operations::{Operation, Operations};
 
 type Answer = oneshot::Sender<Result<(), Arc<str>>>;
 
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     wake: Condvar,
     durability: watch::Sender<Durability>,
     settings: Settings,
+    operations: Operations,
 }
 
 impl Shared {
@@ -58,6 +60,7 @@ impl Shared {
             wake: Condvar::new(),
             durability: watch::Sender::new(Durability::Memory),
             settings,
+            operations: Operations::default(),
         }
     }
 
@@ -68,6 +71,10 @@ impl Shared {
 
     pub(super) fn durability(&self) -> watch::Receiver<Durability> {
         self.durability.subscribe()
+    }
+
+    pub(super) fn operations(&self) -> Operations {
+        self.operations.clone()
     }
 
     pub(super) fn commit(&self, commit: Commit, answer: Answer) {
@@ -172,7 +179,9 @@ struct Work {
 
 impl Worker {
     fn open(&mut self) -> Result<Loaded, StoreError> {
+        let begun = Instant::now();
         let Content { records, dates, reserved } = self.engine.open()?;
+        self.shared.operations.ended(Operation::Open, true, begun.elapsed());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let start = Index(u64::try_from(now).unwrap_or(u64::MAX)).max(reserved);
         {
@@ -194,7 +203,9 @@ impl Worker {
                 self.write(batch, waiting);
             }
             for question in work.questions {
+                let begun = Instant::now();
                 let transitions = self.history(question.plugin.as_ref(), question.limit);
+                self.shared.operations.ended(Operation::History, transitions.is_ok(), begun.elapsed());
                 let _ = question.answer.send(transitions);
             }
             if work.is_closing {
@@ -243,8 +254,10 @@ impl Worker {
     }
 
     fn write(&mut self, batch: Batch, waiting: Vec<Answer>) {
+        let begun = Instant::now();
         let result =
             self.engine.ready().and_then(|()| if batch.is_empty() { Ok(()) } else { self.engine.apply(&batch) });
+        self.shared.operations.ended(Operation::Commit, result.is_ok(), begun.elapsed());
         match result {
             Ok(()) => {
                 self.retry_at = None;

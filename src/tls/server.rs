@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +30,8 @@ use crate::telemetry::Chain;
 
 /// How long a client may take until it has shaken hands: Nomad's `https_handshake_timeout`.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// After how long the system looks whether a silent client is still there: Nomad's number.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How often files with an error are read again though they stay as they are: one of them may have been too early.
 const RETRY: Duration = Duration::from_secs(10);
 /// What Go's server, and so Nomad, says to who speaks plain HTTP here.
@@ -181,6 +184,10 @@ impl Tls {
             tell_plain(&mut stream).await;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks plain HTTP"));
         }
+        // A client that went without a word would hold its buffers for ever; where this fails, it does.
+        let _ = sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE)
+            .and_then(|()| sockopt::set_tcp_keepintvl(&stream, KEEP_ALIVE))
+            .and_then(|()| sockopt::set_socket_keepalive(&stream, true));
         let config = self.in_force().config;
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         Ok(Stream::Tls(Box::new(stream.into())))

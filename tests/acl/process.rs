@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::identity::{Signer, claims};
 use super::routes::Files;
 use super::support::process::{Serving, gateway, run, signal, until};
 
@@ -15,7 +16,17 @@ const LIST: &str = "/v1/plugins?type=csi";
 
 /// One request, word by word; status and body.
 async fn ask(serving: &Serving, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
-    let address = serving.address.strip_prefix("http://").expect("TCP");
+    exchange(serving.address.strip_prefix("http://").expect("TCP"), method, target, headers, body).await
+}
+
+/// The same with anybody.
+pub(super) async fn exchange(
+    address: &str,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
@@ -100,7 +111,10 @@ async fn a_newcomer_turns_them_on_makes_a_token_changes_a_policy_and_revokes_the
     until_it_gets(&serving, "/v1/gateway", &manager, 200).await;
     let (_, body) = get(&serving, "/v1/gateway", &manager).await;
     let standing: Value = serde_json::from_str(&body).expect("JSON");
-    assert_eq!(standing["ACL"], serde_json::json!({"Enabled": true, "Policies": 1, "Problem": "", "Tokens": 2}));
+    assert_eq!(
+        standing["ACL"],
+        serde_json::json!({"Enabled": true, "Keys": 0, "Policies": 1, "Problem": "", "Tokens": 2})
+    );
 
     let listed = files.command(&["token", "list"]);
     let row = listed.lines().find(|line| line.starts_with("terraform")).expect(&listed);
@@ -129,6 +143,24 @@ async fn the_file_that_a_problem_is_in_stands_under_v1_gateway_until_it_is_well(
     .await;
     std::fs::remove_file(files.policies().join("broken.hcl")).expect("removed");
     until("it is over", async || if problem().await.is_empty() { Ok(()) } else { Err(problem().await) }).await;
+}
+
+#[tokio::test]
+async fn sighup_ends_no_gateway_whether_it_has_files_to_read_anew_or_not() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let socket = format!("--csi-plugins-dir={}", folder.path().display());
+    let state = format!("--state-dir={}", folder.path().join("state").display());
+    let log = folder.path().join("log");
+    let serving = Serving::start(&["serve", "--http-endpoint=127.0.0.1:0", &socket, &state], &log).await;
+    for round in 1..=3 {
+        signal(&serving.child, Signal::HUP);
+        until("it says that there is nothing to read", async || {
+            let log = std::fs::read_to_string(&log).expect("a log");
+            if log.matches("SIGHUP: there is no file").count() >= round { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+    assert_eq!(ask(&serving, "GET", LIST, &[], "").await.0, 200);
 }
 
 #[tokio::test]
@@ -171,13 +203,20 @@ async fn no_secret_stands_in_any_log_file_error_metric_or_argument() {
     let gone = files.token(&["--policy=readers", "--ttl=1ns"]);
     let unknown = "0badc0de-1111-4222-8333-444444444444".to_owned();
     let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzM2NyM3QifQ.c2lnbmF0dXJlLTVlYzIz".to_owned();
-    let secrets = [&reader, &manager, &gone, &unknown, &jwt];
-    let serving = serving(&files, &["-v=5"]).await;
+    let signer = Signer::new();
+    std::fs::write(files.keys(), signer.keys("ed", "rsa").to_string()).expect("written");
+    std::fs::write(files.policies().join("readers.job.hcl"), "namespace = \"default\"").expect("written");
+    let identity = signer.identity(&claims("default", "web", "api", "server"));
+    let secrets = [&reader, &manager, &gone, &unknown, &jwt, &identity];
+    let keys = format!("--acl-jwks={}", files.keys().display());
+    let serving = serving(&files, &["-v=5", &keys]).await;
     until_it_gets(&serving, LIST, &reader, 200).await;
+    until_it_gets(&serving, LIST, &identity, 200).await;
+    // The signature alone would be enough to make the token again.
+    let signature = identity.rsplit('.').next().expect("three parts").to_owned();
 
     let mut told = String::new();
-    let paths =
-        [LIST, "/v1/plugin/csi/nfs", "/v1/gateway", "/v1/gateway/history", "/metrics", "/v1/acl/token/self", "/x"];
+    let paths = [LIST, "/v1/plugin/csi/nfs", "/v1/gateway", "/v1/gateway/history", "/metrics", "/x"];
     for secret in secrets {
         let bearer = format!("Bearer {secret}");
         let basic = format!("Basic {secret}");
@@ -188,6 +227,9 @@ async fn no_secret_stands_in_any_log_file_error_metric_or_argument() {
                 told.push_str(&ask(&serving, "GET", path, &[(name, value)], "").await.1);
             }
         }
+        // The one answer that holds a secret is for who has just shown it.
+        let own = ask(&serving, "GET", "/v1/acl/token/self", &[("X-Nomad-Token", secret)], "").await;
+        assert_eq!(own.1.contains(secret.as_str()), own.0 == 200, "{}", own.0);
         // Where it does not belong: what repeats it is told to nobody but the one who said it.
         for path in [
             format!("{LIST}&token={secret}"),
@@ -253,7 +295,7 @@ async fn no_secret_stands_in_any_log_file_error_metric_or_argument() {
     collect(files.folder.path(), &mut places);
     assert!(places.iter().any(|(name, _)| name.ends_with("/log")) && places.len() > 6, "{}", places.len());
     for (place, bytes) in &places {
-        for secret in secrets {
+        for secret in secrets.into_iter().chain([&signature]) {
             for part in [secret.clone(), secret.to_uppercase(), secret.replace('-', "")] {
                 let is_there = bytes.windows(part.len()).any(|window| window == part.as_bytes());
                 assert!(!is_there, "{place} holds a secret");
@@ -293,6 +335,10 @@ async fn what_is_wrong_with_an_invocation_is_said_and_nothing_is_left_open_by_mi
         (&["serve", "--acl-enabled"], "--acl-enabled needs --acl-tokens-file"),
         (&["serve", "--acl-policy-dir=x"], "do nothing without --acl-enabled"),
         (&["serve", "--acl-enabled", "--acl-policy-dir=x", "--acl-metrics=closed"], "--acl-metrics"),
+        (&["serve", "--acl-enabled", "--acl-tokens-file=x", "--acl-jwks=y"], "--acl-jwks needs --acl-policy-dir"),
+        (&["serve", "--acl-jwks=y"], "do nothing without --acl-enabled"),
+        (&["serve", "--acl-enabled", "--acl-policy-dir=x", "--acl-jwks=ftp://a/b"], "http://HOST:PORT/.well-known"),
+        (&["serve", "--acl-enabled", "--acl-policy-dir=x", "--acl-jwks=http://me:s3cret@a/b"], "http://HOST:PORT"),
     ] {
         let err = refused(arguments).await;
         assert!(err.contains(said), "{arguments:?}: {err}");

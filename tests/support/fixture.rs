@@ -79,7 +79,7 @@ pub fn instance(plugin: &str, role: Role, host: &str) -> Record {
         was_healthy: true,
         has_answered: true,
         fingerprint: Some(Fingerprint { product: Arc::new(product), node, warnings: Box::default() }),
-        owner: Owner { alloc_id: "0f6a3c9e-1111-2222-3333-444455556666".into() },
+        owner: Owner::allocation("0f6a3c9e-1111-2222-3333-444455556666"),
         socket: format!("/run/csi/{plugin}.sock").into(),
         is_configured: true,
         registration: None,
@@ -211,7 +211,7 @@ impl Fixture {
 
     /// The allocations of the conformance fixture's `ebs-prod`: two in `default`, one in `apps`.
     pub fn with_allocations(self) -> Self {
-        let of = |host: &str, alloc: &str| Record { owner: Owner { alloc_id: alloc.into() }, ..node("ebs-prod", host) };
+        let of = |host: &str, alloc: &str| Record { owner: Owner::allocation(alloc), ..node("ebs-prod", host) };
         self.apply_at(104, [of("host-0001", "a1"), of("host-0002", "a2"), of("host-0003", "a3")].map(put));
         self.allocations.replace([
             allocation("a1", "default", 40),

@@ -7,17 +7,16 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary that takes this in uses its own part of it")]
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::parts::{Part, skipped};
+use crate::support::daemon::{Process, missing_program, with_the_test};
 use crate::support::process::{self, until};
 
 /// What the node is called.
@@ -32,60 +31,6 @@ const SETTINGS: &str = "vm/overcommit_memory vm/panic_on_oom kernel/panic kernel
 /// Where containerd listens.
 const RUNTIME: &str = "/run/containerd/containerd.sock";
 const TOKEN: &str = "let-me-in";
-
-/// A process that ends with the test, and what it logs.
-#[derive(Debug)]
-pub struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    fn start(mut command: Command, log: PathBuf) -> Self {
-        let sink = File::options().append(true).create(true).open(&log).expect("a log file");
-        let also = sink.try_clone().expect("a second descriptor");
-        let child = command.stdin(Stdio::null()).stdout(sink).stderr(also).spawn().expect("the program starts");
-        Self { child, log }
-    }
-
-    /// What it, and those before it under the same name, logged.
-    pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
-    }
-
-    /// How often it logged something.
-    pub fn logged(&self, what: &str) -> usize {
-        self.log().matches(what).count()
-    }
-
-    /// Kills it, as nothing can prevent, and waits for its end.
-    pub fn kill(&mut self) {
-        // Both fail only for a process that ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// Whether it is no more.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().is_ok_and(|status| status.is_some())
-    }
-
-    fn end_of_log(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        format!("{} ends with {:#?}", self.log.display(), &lines[lines.len().saturating_sub(5)..])
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The logs are removed with the scratch folder.
-            let _ = writeln!(std::io::stderr(), "{}", self.end_of_log());
-        }
-        self.kill();
-    }
-}
 
 /// A mount namespace: this machine, but for some directories.
 #[derive(Debug)]
@@ -121,7 +66,7 @@ impl Host {
 
     /// Where its file system is, seen from outside.
     fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.holder.child.id()))
+        PathBuf::from(format!("/proc/{}/root", self.holder.id()))
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -130,7 +75,7 @@ impl Host {
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = with_the_test("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.child.id())).arg(program);
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg(program);
         command
     }
 
@@ -139,13 +84,6 @@ impl Host {
         command.args(arguments);
         Process::start(command, self.logs.join(format!("{name}.log")))
     }
-}
-
-/// A command that ends with the test, even where the test is killed.
-pub fn with_the_test(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    command
 }
 
 /// The programs of a node.
@@ -164,10 +102,7 @@ impl Programs {
         if !rustix::process::geteuid().is_root() {
             return skipped("only root can run a kubelet");
         }
-        let is_there = |name: &&str| {
-            std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|at| at.join(name).is_file()))
-        };
-        if let Some(missing) = TOOLS.iter().find(|name| !is_there(name)) {
+        if let Some(missing) = missing_program(&TOOLS) {
             return skipped(&format!("there is no `{missing}`"));
         }
         Some(Self {

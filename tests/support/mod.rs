@@ -3,6 +3,7 @@
 #![allow(clippy::panic, reason = "a test that waited in vain has nothing else to do")]
 
 pub mod client;
+pub mod daemon;
 pub mod etcd;
 pub mod fixture;
 pub mod gateway;

@@ -1,9 +1,9 @@
 //! Real programs for tests: where they are, and what happens where they are not.
 //!
 //! `CSI_GATEWAY_TEST_BIN` is a folder with real drivers and sidecars, `CSI_GATEWAY_TEST_KUBERNETES` one with what a node of
-//! Kubernetes needs, `CSI_GATEWAY_TEST_SANITY` the conformance test's binary. Without them a test prints `skipped: …` and
-//! passes, so that `cargo test` needs nothing; `CSI_GATEWAY_TEST_STRICT=1` turns skipping into failure, so that CI cannot
-//! pass by missing a part.
+//! Kubernetes needs, `CSI_GATEWAY_TEST_NOMAD` one with Nomad, `CSI_GATEWAY_TEST_SANITY` the conformance test's binary.
+//! Without them a test prints `skipped: …` and passes, so that `cargo test` needs nothing; `CSI_GATEWAY_TEST_STRICT=1` turns
+//! skipping into failure, so that CI cannot pass by missing a part.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary that takes this in uses its own part of it")]
 
@@ -30,6 +30,8 @@ pub enum Part {
     Containerd,
     /// Kubernetes' agent on a node, with which drivers are registered.
     Kubelet,
+    /// Nomad: server, client and command line.
+    Nomad,
 }
 
 impl Part {
@@ -65,6 +67,7 @@ impl Part {
             Self::KubeApiServer => (KUBERNETES, Some("kube-apiserver")),
             Self::Containerd => (KUBERNETES, Some("containerd")),
             Self::Kubelet => (KUBERNETES, Some("kubelet")),
+            Self::Nomad => ("CSI_GATEWAY_TEST_NOMAD", Some("nomad")),
         }
     }
 }

@@ -96,7 +96,7 @@ pub(in crate::api) struct Token<'a> {
     policies: Option<Vec<&'a str>>,
     roles: Option<()>,
     #[serde(rename = "SecretID")]
-    secret_id: &'static str,
+    secret_id: &'a str,
     #[serde(rename = "Type")]
     kind: &'static str,
 }
@@ -133,8 +133,8 @@ impl<'a> Policy<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// Somebody's. Its secret is not known here, so it is not there.
-    pub(in crate::api) fn of(token: &'a crate::acl::Token) -> Self {
+    /// Somebody's, who has just shown its secret: Nomad gives it back, and clients look for it there.
+    pub(in crate::api) fn of(token: &'a crate::acl::Token, secret: &'a str) -> Self {
         Self {
             accessor_id: &token.accessor_id,
             create_time: Some(&token.create_time),
@@ -142,6 +142,7 @@ impl<'a> Token<'a> {
             name: &token.name,
             policies: Some(token.policies.iter().map(String::as_str).collect()),
             kind: token.kind.as_str(),
+            secret_id: secret,
             ..Self::without_acls()
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::json::time;
 use super::nomad::{self, AccessibleTopology, says};
 use crate::api::Settings;
+use crate::domain::allocation::Orchestrator;
 use crate::domain::capability::{
     Capability, CapabilitySet, ControllerCapability, GroupCapability, NodeCapability, PluginService, VolumeExpansion,
 };
@@ -38,6 +39,8 @@ pub(in crate::api) struct Gateway<'a> {
     index: u64,
     instances: usize,
     nomad_index: u64,
+    /// Who is asked about allocations; `null`: nobody.
+    orchestrator: Option<OrchestratorView<'a>>,
     plugins: usize,
     region: &'a str,
     role: &'a str,
@@ -56,13 +59,13 @@ impl<'a> Gateway<'a> {
         sockets: usize,
         events: &'a DirectoryEvents,
         settings: &'a Settings,
-        acl: Option<&'a crate::acl::Standing>,
-        tls: Option<crate::tls::server::Standing>,
+        Parts { acl, tls, orchestrator, fleet }: Parts<'a>,
     ) -> Self {
         let (durability, durability_reason) = durability(&standing.durability);
         Self {
             acl: AclView {
                 enabled: acl.is_some(),
+                keys: acl.map_or(0, |acl| acl.keys),
                 policies: acl.map_or(0, |acl| acl.policies),
                 problem: acl.and_then(|acl| acl.trouble.as_deref()).unwrap_or_default(),
                 tokens: acl.map_or(0, |acl| acl.tokens),
@@ -74,10 +77,16 @@ impl<'a> Gateway<'a> {
             },
             durability,
             durability_reason,
-            fleet: None,
+            fleet: fleet.map(FleetView::from),
             index: catalog.index().0,
             instances: catalog.records().count(),
             nomad_index: catalog.nomad_index().0,
+            orchestrator: orchestrator.map(|asked| OrchestratorView {
+                address: &asked.address,
+                allocations: asked.allocations,
+                problem: asked.trouble().unwrap_or_default(),
+                since: time(asked.since),
+            }),
             plugins: catalog.plugins().count(),
             region: &settings.region,
             role: settings.role,
@@ -93,12 +102,25 @@ impl<'a> Gateway<'a> {
             version: env!("CARGO_PKG_VERSION"),
         }
     }
+}
 
-    /// The same as a member of a fleet.
-    pub(in crate::api) fn in_fleet(mut self, standing: Option<FleetStanding>) -> Self {
-        self.fleet = standing.map(FleetView::from);
-        self
-    }
+/// How those parts stand that are not always there.
+#[derive(Default)]
+pub(in crate::api) struct Parts<'a> {
+    pub(in crate::api) acl: Option<&'a crate::acl::Standing>,
+    pub(in crate::api) tls: Option<crate::tls::server::Standing>,
+    pub(in crate::api) orchestrator: Option<&'a Orchestrator>,
+    pub(in crate::api) fleet: Option<FleetStanding>,
+}
+
+/// Who is asked about allocations, how many of this host run drivers, and what is wrong.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct OrchestratorView<'a> {
+    address: &'a str,
+    allocations: usize,
+    problem: String,
+    since: Option<String>,
 }
 
 /// Whether rights are asked for, and what is wrong with the files that say which there are.
@@ -106,6 +128,7 @@ impl<'a> Gateway<'a> {
 #[serde(rename_all = "PascalCase")]
 struct AclView<'a> {
     enabled: bool,
+    keys: usize,
     policies: usize,
     problem: &'a str,
     tokens: usize,
@@ -162,6 +185,8 @@ fn durability(durability: &Durability) -> (&'static str, &str) {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::api) struct PluginSum<'a> {
+    /// When an instance last went to another phase.
+    changed_time: Option<String>,
     controller_required: bool,
     controllers_expected: u32,
     controllers_healthy: u32,
@@ -180,9 +205,39 @@ pub(in crate::api) struct PluginSum<'a> {
     phases: BTreeMap<&'static str, usize>,
     provider: &'a str,
     providers: BTreeMap<&'a str, u32>,
+    /// Some of those that are not healthy, the longest first.
+    unwell: Vec<Unwell<'a>>,
     version: &'a str,
     versions: BTreeMap<&'a str, u32>,
     warnings: BTreeSet<&'a str>,
+}
+
+/// How many instances that are not healthy a sum names: enough to say what is wrong, whatever the size of the fleet.
+const UNWELL: usize = 4;
+
+/// An instance that is not healthy.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Unwell<'a> {
+    host: &'a str,
+    phase: &'static str,
+    reason: Reason<'a>,
+    role: &'static str,
+    since: Option<String>,
+    socket: &'a str,
+}
+
+impl<'a> From<&'a Record> for Unwell<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self {
+            host: record.key.host.as_str(),
+            phase: record.phase.as_str(),
+            reason: (&record.reason).into(),
+            role: record.key.role.as_str(),
+            since: time(record.since),
+            socket: &record.socket,
+        }
+    }
 }
 
 impl<'a> From<&'a Plugin> for PluginSum<'a> {
@@ -193,22 +248,33 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
         let mut phases = BTreeMap::new();
         let mut hosts = BTreeSet::new();
         let mut warnings = BTreeSet::new();
+        let mut unwell: Vec<&Record> = Vec::new();
+        let mut changed = None;
         let mut instances = 0;
         for record in records(plugin) {
             instances += 1;
+            changed = changed.max(Some(record.since));
+            if !record.phase.is_healthy() {
+                let at = unwell.partition_point(|other| other.since <= record.since);
+                if at < UNWELL {
+                    unwell.truncate(UNWELL - 1);
+                    unwell.insert(at, record);
+                }
+            }
             *phases.entry(record.phase.as_str()).or_default() += 1;
             hosts.insert(&record.key.host);
             warnings
                 .extend(record.fingerprint.iter().flat_map(|fingerprint| &fingerprint.warnings).map(|text| &**text));
         }
         Self {
+            changed_time: changed.and_then(time),
             controller_required: plugin.requires_controller(),
             controllers_expected: plugin.expected(Role::Controller),
             controllers_healthy: plugin.count(Role::Controller).healthy,
             counts: plugin.dates.is_some(),
             create_index: plugin.dates.map_or(0, |dates| dates.create_index.0),
             create_time: plugin.dates.and_then(|dates| time(dates.create_time)),
-            expected_source: if plugin.declared.is_empty() { "observed" } else { "declared" },
+            expected_source: plugin.expected_source(),
             hosts: hosts.len(),
             id: plugin.id.as_str(),
             instances,
@@ -218,6 +284,7 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
             phases,
             provider: plugin.provider(),
             providers: by_name(&plugin.tally.providers),
+            unwell: unwell.into_iter().map(Unwell::from).collect(),
             version: plugin.version(),
             versions: by_name(&plugin.tally.versions),
             warnings,
@@ -273,6 +340,8 @@ struct InstanceDetail<'a> {
     health_description: &'a str,
     healthy: bool,
     host: &'a str,
+    /// Which job wants it to run; `null` where no orchestrator said so.
+    job: Option<JobDetail<'a>>,
     last_ok_time: Option<String>,
     last_probe_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -318,6 +387,7 @@ impl<'a> InstanceDetail<'a> {
             health_description: &record.reason.description,
             healthy: record.phase.is_healthy(),
             host: record.key.host.as_str(),
+            job: record.owner.job.as_deref().map(|job| JobDetail { id: &job.id, namespace: &job.namespace }),
             last_ok_time: socket.and_then(|socket| time(socket.last_ok_time?)),
             last_probe_time: socket.and_then(|socket| time(socket.last_probe_time?)),
             node_info: (record.key.role == Role::Node).then(|| NodeDetail::new(record)),
@@ -345,6 +415,15 @@ impl<'a> InstanceDetail<'a> {
             warnings: fingerprint.iter().flat_map(|f| &f.warnings).map(|text| &**text).collect(),
         }
     }
+}
+
+/// A job of an orchestrator.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct JobDetail<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    namespace: &'a str,
 }
 
 /// Why an instance is as it is.
@@ -481,6 +560,17 @@ struct DuplicateSocket {
     socket: String,
 }
 
+impl From<&Duplicate> for DuplicateSocket {
+    fn from(duplicate: &Duplicate) -> Self {
+        Self {
+            counts: duplicate.counts.to_string_lossy().into_owned(),
+            plugin_id: duplicate.key.plugin.to_string(),
+            role: duplicate.key.role.as_str(),
+            socket: duplicate.socket.to_string_lossy().into_owned(),
+        }
+    }
+}
+
 /// Every host that has an instance, by id.
 pub(in crate::api) fn hosts<'a>(catalog: &'a Catalog, duplicates: &[Duplicate]) -> Vec<Host<'a>> {
     let mut hosts = BTreeMap::<&str, Host<'_>>::new();
@@ -501,14 +591,39 @@ pub(in crate::api) fn hosts<'a>(catalog: &'a Catalog, duplicates: &[Duplicate]) 
     }
     for duplicate in duplicates {
         let Some(host) = hosts.get_mut(duplicate.key.host.as_str()) else { continue };
-        host.duplicates.push(DuplicateSocket {
-            counts: duplicate.counts.to_string_lossy().into_owned(),
-            plugin_id: duplicate.key.plugin.to_string(),
-            role: duplicate.key.role.as_str(),
-            socket: duplicate.socket.to_string_lossy().into_owned(),
-        });
+        host.duplicates.push(duplicate.into());
     }
     hosts.into_values().collect()
+}
+
+/// A host and everything that is known of its instances.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct HostDetail<'a> {
+    duplicates: Vec<DuplicateSocket>,
+    #[serde(rename = "ID")]
+    id: &'a str,
+    instances: Vec<InstanceDetail<'a>>,
+}
+
+impl<'a> HostDetail<'a> {
+    /// `None` where nothing is known of such a host. `socket` finds the side table's entry by path.
+    pub(in crate::api) fn new(
+        catalog: &'a Catalog,
+        id: &'a str,
+        duplicates: &[Duplicate],
+        socket: impl Fn(&str) -> Option<SocketStatus>,
+    ) -> Option<Self> {
+        let of = |plugin: &'a Plugin| {
+            [Role::Controller, Role::Node].into_iter().filter_map(|role| plugin.instance(role, id))
+        };
+        let records = catalog.plugins().flat_map(|plugin| of(plugin)).map(|instance| &instance.record);
+        let instances: Vec<_> =
+            records.map(|record| InstanceDetail::new(record, socket(&record.socket).as_ref())).collect();
+        let duplicates = duplicates.iter().filter(|duplicate| duplicate.key.host.as_str() == id);
+        let duplicates: Vec<_> = duplicates.map(DuplicateSocket::from).collect();
+        (!instances.is_empty()).then_some(Self { duplicates, id, instances })
+    }
 }
 
 /// What was forgotten.

@@ -1,7 +1,8 @@
 //! The shapes of Nomad's servers (`nomad-http.md` sections 12 and 13): keys in byte order, all of them always there.
 //!
 //! `ControllersRequired` in the read body is the one key that Nomad does not send: its public page spells the key so,
-//! and its clients ignore it. Allocations and jobs belong to an orchestrator; without one they are empty.
+//! and its clients ignore it. Allocations and jobs belong to an orchestrator; without one they are empty. A job's number is
+//! that of the hosts that are seen here.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -225,9 +226,31 @@ pub(in crate::api) fn list_body<'a>(plugins: impl Iterator<Item = &'a Plugin>) -
 /// Keys between `Allocations` and `Controllers`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Head {
-    controller_jobs: BTreeMap<&'static str, ()>,
+struct Head<'a> {
+    controller_jobs: JobMap<'a>,
     controller_required: bool,
+}
+
+/// Jobs by namespace and id.
+type JobMap<'a> = BTreeMap<&'a str, BTreeMap<&'a str, JobDescription<'a>>>;
+
+/// How many instances a job wants to run.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct JobDescription<'a> {
+    expected: u32,
+    #[serde(rename = "ID")]
+    id: &'a str,
+    namespace: &'a str,
+}
+
+fn jobs(plugin: &Plugin, role: Role) -> JobMap<'_> {
+    let mut map = JobMap::new();
+    for (job, expected) in plugin.jobs(role).iter() {
+        let described = JobDescription { expected, id: &job.id, namespace: &job.namespace };
+        map.entry(&job.namespace).or_default().insert(&job.id, described);
+    }
+    map
 }
 
 /// Keys between `Controllers` and `Nodes`.
@@ -244,7 +267,7 @@ struct Middle<'a> {
     modify_index: u64,
     // Set at creation and never again, as Nomad does it.
     modify_time: i64,
-    node_jobs: BTreeMap<&'static str, ()>,
+    node_jobs: JobMap<'a>,
 }
 
 /// Keys after `Nodes`.
@@ -340,7 +363,7 @@ pub(in crate::api) fn read_body(plugin: &Plugin) -> Vec<u8> {
     out.push(b'}');
     append_fields(
         &mut out,
-        &Head { controller_jobs: BTreeMap::new(), controller_required: plugin.requires_controller() },
+        &Head { controller_jobs: jobs(plugin, Role::Controller), controller_required: plugin.requires_controller() },
     );
     append_instances(&mut out, "Controllers", plugin, Role::Controller);
     append_fields(
@@ -354,7 +377,7 @@ pub(in crate::api) fn read_body(plugin: &Plugin) -> Vec<u8> {
             id: plugin.id.as_str(),
             modify_index: dates.map_or(0, |dates| dates.modify_index.0),
             modify_time: create_time,
-            node_jobs: BTreeMap::new(),
+            node_jobs: jobs(plugin, Role::Node),
         },
     );
     append_instances(&mut out, "Nodes", plugin, Role::Node);

@@ -27,7 +27,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: interop PATH-OF-CSI-GATEWAY")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1]); err != nil {
+	err := run(os.Args[1])
+	if err == nil {
+		err = overTLS(os.Args[1])
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "FAILED:", err)
 		os.Exit(1)
 	}

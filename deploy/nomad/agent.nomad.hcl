@@ -1,0 +1,118 @@
+# The agent on every Nomad client: finds the sockets of all CSI plugins of its host, and serves what it learns.
+# Needs client.hcl on the clients. `nomad job run -var=image=images.example.com/csi-gateway:v0.1.0 agent.nomad.hcl`
+
+variable "image" {
+  type        = string
+  default     = "csi-gateway:v0.1.0"
+  description = "The image, as your registry calls it."
+}
+
+variable "port" {
+  type        = number
+  default     = 4649
+  description = "The port on every client."
+}
+
+job "csi-gateway" {
+  datacenters = ["*"]
+  type        = "system"
+
+  constraint {
+    attribute = "${attr.kernel.name}"
+    value     = "linux"
+  }
+
+  update {
+    max_parallel = 1
+    stagger      = "10s"
+  }
+
+  group "agent" {
+    network {
+      port "http" {
+        static = var.port
+      }
+    }
+
+    # <state_dir>/csi of the client, see client.hcl.
+    volume "csi" {
+      type      = "host"
+      source    = "nomad-csi"
+      read_only = true
+    }
+
+    # What was learnt is there again after an update of the job on the same client.
+    ephemeral_disk {
+      size   = 64
+      sticky = true
+    }
+
+    service {
+      name     = "csi-gateway"
+      port     = "http"
+      provider = "nomad" # or "consul"
+      tags     = ["metrics"]
+
+      check {
+        name     = "every driver was looked at"
+        type     = "http"
+        path     = "/readyz"
+        interval = "10s"
+        timeout  = "3s"
+      }
+
+      # Restarts the agent when it hangs itself; a driver that is ill is no reason.
+      check {
+        name     = "alive"
+        type     = "http"
+        path     = "/livez"
+        interval = "10s"
+        timeout  = "3s"
+
+        check_restart {
+          limit = 3
+          grace = "30s"
+        }
+      }
+    }
+
+    task "csi-gateway" {
+      driver = "docker"
+
+      config {
+        image = var.image
+        args = [
+          "serve",
+          "--nomad-state-dir=/nomad",
+          "--host-id=${node.unique.id}",
+          "--state-dir=${NOMAD_ALLOC_DIR}/data",
+          "--http-endpoint=:${var.port}",
+        ]
+        ports           = ["http"]
+        readonly_rootfs = true
+        # Root, for Nomad's directories are root's; the one capability opens sockets of drivers that run as somebody else.
+        cap_drop = ["all"]
+        cap_add  = ["dac_override"]
+      }
+
+      volume_mount {
+        volume      = "csi"
+        destination = "/nomad/csi"
+        read_only   = true
+        # Volumes are staged below it. A private mount would hold them after the host has unmounted them.
+        propagation_mode = "host-to-task"
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 5
+      }
+
+      resources {
+        cpu        = 50
+        memory     = 64
+        memory_max = 128
+      }
+    }
+  }
+}

@@ -9,6 +9,7 @@ use csi_gateway::commands::http::{self, Answer};
 use csi_gateway::csi::Rpc;
 use csi_gateway::demo::{FakeDriver, Reply, ServedDriver};
 use csi_gateway::domain::code::Code;
+use csi_gateway::transport::pb::csi;
 use serde_json::Value;
 use support::etcd::{EtcdServer, Proxy, Wire, program};
 use support::process::{Serving, gateway, run, until};
@@ -208,6 +209,65 @@ async fn three_hosts_are_one_plugin_in_two_aggregators_and_a_silent_one_is_lost_
     let newcomer = aggregator(&fleet.etcd.url(), &fleet.folder.path().join("newcomer.log"), &[]).await;
     equal(&newcomer, &fleet.aggregators[0]).await;
     assert_eq!(plugin(&newcomer).await.map(|(plugin, _)| plugin), Some(back));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_are_counted_over_hosts_a_restart_takes_nothing_away_and_a_plugin_may_move() {
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::new(&program).await;
+    fleet.on_both("all three are healthy", nodes(3, 3)).await;
+    // Case 85.
+    for host in &fleet.hosts[1..] {
+        let info = csi::GetPluginInfoResponse {
+            name: PLUGIN.to_owned(),
+            vendor_version: "2.0.0".to_owned(),
+            manifest: std::collections::BTreeMap::default(),
+        };
+        host.driver.set(Rpc::PluginInfo, Reply::message(&info));
+    }
+    let versions = |plugin: &Value| plugin["Version"] == "2.0.0";
+    fleet.on_both("most have the new version", versions).await;
+    let detail = fleet.aggregators[1].json(&format!("/v1/gateway/plugin/{PLUGIN}")).await;
+    assert_eq!(detail["Versions"], serde_json::json!({"1.2.3": 2, "2.0.0": 2}), "{detail}");
+
+    // Case 86: an agent that is back and has not looked at everything yet takes nothing away.
+    fleet.hosts[1].kill().await;
+    fleet.hosts[1].driver.set(Rpc::Probe, Reply::hang());
+    fleet.hosts[1].start().await;
+    let seen = fleet.aggregators[0].json(&format!("/v1/plugin/csi/{PLUGIN}")).await;
+    assert!(seen["Nodes"]["host-bbbb"].is_object(), "{seen}");
+    fleet.hosts[1].heal();
+    fleet.on_both("it is as it was", nodes(3, 3)).await;
+
+    // Case 88: from the second host to a fourth one.
+    let stop = tokio_util::sync::CancellationToken::new();
+    let watching = tokio::spawn({
+        let (address, stop) = (fleet.aggregators[0].address.clone(), stop.clone());
+        async move {
+            let mut most = 0;
+            while !stop.is_cancelled() {
+                let answer = http::get(&address, &format!("/v1/plugin/csi/{PLUGIN}")).await.expect("it answers");
+                let plugin: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                most = most.max(plugin["Nodes"].as_object().map_or(0, serde_json::Map::len));
+                assert!(plugin["NodesHealthy"].as_u64() <= plugin["NodesExpected"].as_u64(), "{plugin}");
+            }
+            most
+        }
+    });
+    let moved = Host::new("host-dddd", &fleet.etcd.url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    fleet.on_both("it is on both", nodes(4, 4)).await;
+    fleet.hosts[1].kill().await;
+    fleet.on_both("the old one is lost", nodes(3, 4)).await;
+    let mut forget = gateway();
+    let address = format!("--address={}", fleet.aggregators[1].address);
+    forget.args(["forget", PLUGIN, "--host=host-bbbb", &address]);
+    let (code, _, error) = run(forget).await;
+    assert_eq!(code, Some(0), "{error}");
+    let after = fleet.on_both("the old one is gone", nodes(3, 3)).await;
+    assert!(after["Nodes"]["host-dddd"]["Healthy"] == true && after["Nodes"]["host-bbbb"].is_null(), "{after}");
+    stop.cancel();
+    assert_eq!(watching.await.expect("it ends"), 4);
+    drop(moved);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,6 +97,9 @@ pub(super) struct View {
     pub(super) plugins: BTreeMap<PluginId, PluginEntry>,
     index: i64,
     nomad_index: i64,
+    /// Hosts by presence; counted as they change, since a change of one must not cost more where there are many.
+    here: usize,
+    lost: usize,
     /// Keys of values that could not be read, each said once.
     unreadable: BTreeSet<Vec<u8>>,
 }
@@ -126,6 +129,8 @@ impl View {
             plugins: BTreeMap::new(),
             index: 0,
             nomad_index: 0,
+            here: 0,
+            lost: 0,
             unreadable: BTreeSet::new(),
         }
     }
@@ -137,9 +142,7 @@ impl View {
 
     /// Hosts by presence: here, lost.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let here = self.hosts.values().filter(|host| host.is_here()).count();
-        let lost = self.hosts.values().filter(|host| !host.is_here() && host.state.is_some()).count();
-        (here, lost)
+        (self.here, self.lost)
     }
 
     /// Plugins of which a host like this is expected to have one.
@@ -283,6 +286,9 @@ impl View {
         let host = self.hosts.entry(id.clone()).or_default();
         let (was_here, was_known) = (host.is_here(), host.state.is_some());
         host.state = state;
+        self.here = self.here + usize::from(host.is_here()) - usize::from(was_here);
+        let is_lost = host.state.is_some() && !host.is_here();
+        self.lost = self.lost + usize::from(is_lost) - usize::from(was_known && !was_here);
         let keys = host.instances.iter().map(|(role, plugin)| InstanceKey {
             plugin: plugin.clone(),
             role: *role,
@@ -482,7 +488,8 @@ mod tests {
 
         /// Everything that anybody can be shown.
         fn shown(&self) -> String {
-            let mut text = format!("{:?} {:?}\n", self.catalog.index(), self.catalog.nomad_index());
+            let indexes = (self.catalog.index(), self.catalog.nomad_index());
+            let mut text = format!("{indexes:?} {:?}\n", self.view.counts());
             for plugin in self.catalog.plugins() {
                 text += &format!("{} {:?} {:?} {:?}\n", plugin.id, plugin.dates, plugin.declared, plugin.tally);
             }
@@ -605,6 +612,9 @@ mod tests {
                     has_shown |= !followed.take(events).changes.is_empty();
                 }
                 let loaded = Followed::load(&keys, &store);
+                let known = followed.view.hosts.values().filter(|host| host.state.is_some());
+                let here = known.clone().filter(|host| host.is_here()).count();
+                assert_eq!(followed.view.counts(), (here, known.count() - here), "seed {seed}, time {time}");
                 assert_eq!(followed.shown(), loaded.shown(), "seed {seed}, time {time}");
                 let after = (followed.catalog.index(), followed.catalog.nomad_index());
                 assert!(before.0 <= after.0 && before.1 <= after.1, "seed {seed}, time {time}");

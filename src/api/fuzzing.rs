@@ -22,6 +22,9 @@ pub fn query(bytes: &[u8]) {
 pub fn path(bytes: &[u8]) {
     let Ok(target) = Uri::try_from(bytes) else { return };
     if let Resolved::Redirect(to) = resolve(&Method::GET, &target) {
+        // As a client resolves it (RFC 3986, 5.2.3): the page's is relative.
+        let folder = target.path().rfind('/').map_or("/", |slash| &target.path()[..=slash]);
+        let to = if to.starts_with('/') { to } else { format!("{folder}{to}") };
         let to: Uri = to.parse().expect("a location is a legal target");
         assert!(!matches!(resolve(&Method::GET, &to), Resolved::Redirect(_)), "{target} -> {to}");
     }

@@ -177,8 +177,11 @@ pub(super) fn resolve(method: &Method, uri: &Uri) -> Resolved {
     match found {
         // The page, as Nomad does it.
         None if clean == "/" => Resolved::Redirect(location("/ui/", uri.query())),
-        // Relative: behind a proxy there may be a prefix before it that only the client knows.
-        Some((route, None)) if route.target == Target::Page => Resolved::Redirect(location("ui/", uri.query())),
+        // Relative: behind a proxy there may be a prefix before it that only the client knows. An unclean path leads
+        // elsewhere from where it is, so it is told the whole way.
+        Some((route, None)) if route.target == Target::Page && clean == path => {
+            Resolved::Redirect(location("ui/", uri.query()))
+        }
         // The subtree's root without its slash.
         Some((route, None)) if route.has_subtree => {
             Resolved::Redirect(location(&format!("/{}/", route.segments.join("/")), uri.query()))
@@ -302,6 +305,9 @@ mod tests {
         assert_eq!(resolved("/../../"), to("/ui/"));
         assert_eq!(resolved("/?x=1"), to("/ui/?x=1"));
         assert_eq!(resolved("/ui?x=1"), to("ui/?x=1"));
+        for unclean in ["//ui?x=1", "/ui/.?x=1", "/v1/../ui?x=1"] {
+            assert_eq!(resolved(unclean), to("/ui/?x=1"), "{unclean}");
+        }
         assert_eq!(resolved("/ui/"), Resolved::Route(Target::Page, Vec::new()));
         assert_eq!(resolved("/v1//nope/%C3"), to("/v1/nope/%C3"));
         assert_eq!(resolved("/v1/plugin/csi/%2e%2e"), read(".."));

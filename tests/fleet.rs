@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// The plugin that every host has.
 const PLUGIN: &str = "drv.example.com";
 /// How long an agent may be silent here.
-const TTL: Duration = Duration::from_secs(2);
+const TTL: Duration = Duration::from_secs(3);
 
 /// A host: its driver and its agent.
 struct Host {

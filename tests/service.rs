@@ -17,6 +17,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use confined::{Held, can_be_confined};
+use csi_gateway::commands::http;
 use csi_gateway::csi::Rpc;
 use csi_gateway::demo::{FakeDriver, Reply, ServedDriver};
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
@@ -66,10 +67,12 @@ async fn healthy(gateway: &Serving, wanted: u64) {
     .await;
 }
 
-async fn metric(gateway: &Serving, name: &str) -> u64 {
-    let text = String::from_utf8(gateway.get("/metrics").await.body.to_vec()).expect("text");
+/// A metric's value; an error as long as so many connect that there is no room for one more.
+async fn metric(gateway: &Serving, name: &str) -> Result<u64, String> {
+    let answer = http::get(&gateway.address, "/metrics").await.map_err(|error| format!("{error:?}"))?;
+    let text = answer.text();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is a number in {text}"))
+    value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("{name} is no number in {text}"))
 }
 
 async fn ends_well(gateway: Serving) {
@@ -179,8 +182,8 @@ async fn told_to_stop_it_answers_thousands_who_wait_and_ends() {
     });
     let readers = readers.await.expect("all connect");
     until("all of them wait", async || match metric(&gateway, "csi_gateway_blocking_queries").await {
-        waiting if waiting == READERS as u64 => Ok(()),
-        waiting => Err(waiting.to_string()),
+        Ok(waiting) if waiting == READERS as u64 => Ok(()),
+        waiting => Err(format!("{waiting:?}")),
     })
     .await;
     let begun = Instant::now();

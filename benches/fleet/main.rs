@@ -89,7 +89,7 @@ struct Host {
 
 impl Host {
     fn new(number: u32, plugins: u32, etcd: Etcd) -> Self {
-        let (mirror, reader) = Mirror::new(Catalog::empty(Index(1)));
+        let (mirror, reader) = Mirror::new(Catalog::empty(Index(1)), Duration::from_secs(1));
         let now = Timestamp::now();
         let records = (0..plugins).map(|plugin| RecordChange::Put(Box::new(record(plugin, number, Role::Node, now))));
         let changes: Vec<RecordChange> = records.collect();

@@ -314,9 +314,7 @@ fn step(plugin: &mut Plugin, hosts: &mut Hosts, change: &RecordChange) -> Option
                 record.share(&other.record);
             }
             plugin.tally.add(&contribution(&record));
-            let is_shown = old_record.map_or(record.is_expected(), |old| {
-                (old.is_expected() || record.is_expected()) && !old.is_alike_to_nomad(&record)
-            });
+            let is_shown = Record::is_step_shown_by_nomad(old_record, Some(&record));
             let instance = Arc::new(Instance::new(record));
             instances.insert_mut(instance.record.key.host.clone(), Arc::clone(&instance));
             *model = Some(instance);
@@ -325,7 +323,7 @@ fn step(plugin: &mut Plugin, hosts: &mut Hosts, change: &RecordChange) -> Option
         RecordChange::Remove(_) => {
             instances.remove_mut(key.host.as_str());
             hosts.left(&key.host);
-            Some(old_record.is_some_and(Record::is_expected))
+            Some(Record::is_step_shown_by_nomad(old_record, None))
         }
     }
 }

@@ -200,6 +200,16 @@ impl Record {
         self.was_healthy || self.owner.job.is_some()
     }
 
+    /// Whether Nomad's shape shows the step from one to the next; `None`: it is not there.
+    #[must_use]
+    pub fn is_step_shown_by_nomad(old: Option<&Self>, new: Option<&Self>) -> bool {
+        match (old, new) {
+            (Some(old), Some(new)) => (old.is_expected() || new.is_expected()) && !old.is_alike_to_nomad(new),
+            (Some(one), None) | (None, Some(one)) => one.is_expected(),
+            (None, None) => false,
+        }
+    }
+
     /// Whether Nomad's shape would print the same record, its `UpdateTime` apart.
     #[must_use]
     pub fn is_alike_to_nomad(&self, other: &Self) -> bool {

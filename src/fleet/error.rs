@@ -129,6 +129,17 @@ impl EtcdError {
         }
     }
 
+    /// Whether etcd may be read all the same.
+    pub(super) fn is_of_writes_only(&self) -> bool {
+        matches!(self.fault(), Fault::Full | Fault::Denied)
+    }
+
+    /// Whether an answer was longer than is taken; that is this side's refusal, not etcd's.
+    pub(super) fn is_too_long(&self) -> bool {
+        matches!(self, Self::Call { source, .. }
+            if source.code() == Code::OutOfRange && source.message().contains("message length too large"))
+    }
+
     /// The same for those who read `/readyz`, metrics and logs.
     #[must_use]
     pub fn trouble(&self) -> FleetTrouble {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
@@ -27,8 +28,10 @@ use pb::watch_client::WatchClient;
 const LIMIT: Duration = Duration::from_secs(5);
 /// Keys of one page of a read.
 const PAGE: i64 = 1000;
-/// Longest answer that is taken: a page of records is about one, a thousand small revisions at once some more.
-const LONGEST: usize = 64 << 20;
+/// Longest answer that is taken. A page of records is about one MiB; one that is longer is asked for in smaller pages.
+const LONGEST: usize = 16 << 20;
+/// Longest value that is looked at: what is written here is shorter, so whatever is longer is somebody else's.
+const LONGEST_VALUE: usize = 1 << 20;
 
 /// An etcd. Cheap to clone; clones share what they know of its members.
 #[derive(Debug, Clone)]
@@ -113,6 +116,7 @@ pub(super) struct Read {
 impl From<pb::KeyValue> for Read {
     fn from(pair: pb::KeyValue) -> Self {
         let pb::KeyValue { key, create_revision, mod_revision, value, lease, .. } = pair;
+        let value = if value.len() > LONGEST_VALUE { Vec::new() } else { value };
         Self { key, value, create_revision, mod_revision, lease }
     }
 }
@@ -124,6 +128,18 @@ pub(super) struct Page {
     pub(super) revision: i64,
     pub(super) cluster: u64,
     has_more: bool,
+}
+
+/// etcd's word about how far it is, from a majority of its members and not from one that may be cut off.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Word {
+    /// When it was asked.
+    pub(super) asked: Instant,
+    /// The newest revision.
+    pub(super) revision: i64,
+    /// The revision of the key that was asked about; 0: there is none.
+    pub(super) moved: i64,
+    pub(super) cluster: u64,
 }
 
 /// A condition of a transaction.
@@ -144,6 +160,8 @@ pub(super) enum Do {
     /// Put if the key is new; else its revision moves, and its value stays.
     Touch(String, Vec<u8>),
     Delete(String),
+    /// Everything that begins with it.
+    DeleteAll(String),
 }
 
 impl Do {
@@ -152,7 +170,7 @@ impl Do {
         match self {
             Self::Put(key, value) | Self::PutBound(key, value, _) => key.len() + value.len() + 24,
             Self::Touch(key, value) => 3 * key.len() + value.len() + 64,
-            Self::Delete(key) => key.len() + 16,
+            Self::Delete(key) | Self::DeleteAll(key) => 2 * key.len() + 16,
         }
     }
 }
@@ -225,17 +243,24 @@ impl Session {
     ) -> Result<i64, EtcdError> {
         let range_end = end_of(prefix);
         let mut from = prefix.as_bytes().to_vec();
-        let mut at = revision;
+        let (mut at, mut limit) = (revision, PAGE);
         loop {
             let message = pb::RangeRequest {
-                key: std::mem::take(&mut from),
+                key: from.clone(),
                 range_end: range_end.clone(),
-                limit: PAGE,
+                limit,
                 revision: at,
                 keys_only: is_keys_only,
                 ..Default::default()
             };
-            let page = self.range(message).await?;
+            let page = match self.range(message).await {
+                // Values that are not ours: as many at once as fit.
+                Err(error) if error.is_too_long() && limit > 1 => {
+                    limit = (limit / 8).max(1);
+                    continue;
+                }
+                page => page?,
+            };
             if at == 0 {
                 at = page.revision;
             }
@@ -253,23 +278,29 @@ impl Session {
     }
 
     /// The values under a prefix that were written last, the newest first.
-    pub(super) async fn newest(&self, prefix: &str, limit: i64) -> Result<Vec<Read>, EtcdError> {
-        let message = pb::RangeRequest {
-            key: prefix.into(),
-            range_end: end_of(prefix),
-            limit,
-            sort_order: pb::range_request::SortOrder::Descend.into(),
-            sort_target: pb::range_request::SortTarget::Mod.into(),
-            ..Default::default()
-        };
-        Ok(self.range(message).await?.pairs)
+    pub(super) async fn newest(&self, prefix: &str, mut limit: i64) -> Result<Vec<Read>, EtcdError> {
+        loop {
+            let message = pb::RangeRequest {
+                key: prefix.into(),
+                range_end: end_of(prefix),
+                limit,
+                sort_order: pb::range_request::SortOrder::Descend.into(),
+                sort_target: pb::range_request::SortTarget::Mod.into(),
+                ..Default::default()
+            };
+            match self.range(message).await {
+                Err(error) if error.is_too_long() && limit > 1 => limit = (limit / 8).max(1),
+                page => return Ok(page?.pairs),
+            }
+        }
     }
 
-    /// The newest revision, and whose it is.
-    pub(super) async fn revision(&self, prefix: &str) -> Result<(i64, u64), EtcdError> {
-        let message = pb::RangeRequest { key: prefix.into(), count_only: true, ..Default::default() };
-        let page = self.range(message).await?;
-        Ok((page.revision, page.cluster))
+    /// The newest revision, and that of one key.
+    pub(super) async fn word(&self, key: &str) -> Result<Word, EtcdError> {
+        let asked = Instant::now();
+        let page = self.range(pb::RangeRequest { key: key.into(), keys_only: true, ..Default::default() }).await?;
+        let moved = page.pairs.first().map_or(0, |read| read.mod_revision);
+        Ok(Word { asked, revision: page.revision, moved, cluster: page.cluster })
     }
 
     /// All steps, if all conditions hold: whether they do, and the revision after it.
@@ -436,6 +467,10 @@ fn operation(step: Do) -> pb::RequestOp {
         }
         Do::Delete(key) => {
             Request::RequestDeleteRange(pb::DeleteRangeRequest { key: key.into_bytes(), range_end: Vec::new() })
+        }
+        Do::DeleteAll(prefix) => {
+            let range_end = end_of(&prefix);
+            Request::RequestDeleteRange(pb::DeleteRangeRequest { key: prefix.into_bytes(), range_end })
         }
     };
     pb::RequestOp { request: Some(request) }

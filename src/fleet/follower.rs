@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::error::{EtcdError, Fault};
-use super::etcd::{Do, Etcd, If, Read, Session, Told, Watch};
+use super::etcd::{Do, Etcd, If, Read, Session, Told, Word};
 use super::keys::{Expected, HostState, Keys, Moved, PluginDates, Presence};
 use super::view::{Step, View};
 use super::{Backoff, Settings};
@@ -36,11 +36,15 @@ use crate::registry::reader::Reader;
 use crate::registry::retirement::{After, Retirement};
 use crate::store::record::Stored;
 
-/// How often etcd is asked how far it is. Its answer is what makes a reply current, so it has to be well below
-/// [`FRESH`](crate::registry::mirror::FRESH).
+/// How often etcd is asked how far it is. Its answer is what makes a reply current, so it has to be well below the time
+/// for which an answer counts.
 const ASK: Duration = Duration::from_millis(200);
-/// Silence after which a watch is given up.
-const SILENCE: Duration = Duration::from_secs(5);
+/// Silence after which a member is given up.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long it may take to write that a host is lost while what is shown, on which it is not, still counts as current.
+const UNSHOWN: Duration = Duration::from_millis(300);
+/// From an attempt to write what is declared to the next one.
+const DECLARE_AGAIN: Duration = Duration::from_secs(2);
 /// How long a host that never registered may have instances: its agent is about to register, or has died over it.
 const REGISTERING: Duration = Duration::from_secs(10);
 /// Writes in flight.
@@ -82,9 +86,14 @@ pub struct Follower {
     cluster: u64,
     retirement: Retirement,
     declared: BTreeMap<PluginId, Declaration>,
-    is_declared: bool,
+    /// When what is declared is to be written; `None`: it is.
+    declare_at: Option<Instant>,
     /// Hosts that seem to be lost, and when that is to be written.
     silent: BTreeMap<HostId, Instant>,
+    /// Hosts that are shown as they were though their agents are silent, and since when that is known.
+    unshown: BTreeMap<HostId, Instant>,
+    /// What has to be shown for it to be current.
+    word: Option<Word>,
     writes: JoinSet<Written>,
     /// Hosts and plugins that something is being written about.
     busy: BTreeSet<String>,
@@ -114,7 +123,7 @@ impl Follower {
         declared: BTreeMap<PluginId, Declaration>,
     ) -> (Self, Handles) {
         let keys = Keys::new(&settings.prefix);
-        let (mirror, reader) = Mirror::new(Catalog::empty(Index(1)));
+        let (mirror, reader) = Mirror::new(Catalog::empty(Index(1)), super::current_for(settings.host_ttl));
         let recent = Recent::new(RECENT);
         let (standing, told) = watch::channel(FleetStanding::default());
         let (commands_in, commands) = Commands::channel(COMMANDS);
@@ -133,8 +142,10 @@ impl Follower {
             // What is gone on a host that is there is its agent's to retire.
             retirement: Retirement::new(After { lost: retire_lost, ..After::default() }),
             declared,
-            is_declared: false,
+            declare_at: Some(Instant::now()),
             silent: BTreeMap::new(),
+            unshown: BTreeMap::new(),
+            word: None,
             writes: JoinSet::new(),
             busy: BTreeSet::new(),
             unwritten: None,
@@ -181,12 +192,13 @@ impl Follower {
 
     async fn followed(&mut self, backoff: &mut Backoff) -> Result<Infallible, EtcdError> {
         let session = self.etcd.open().await?;
-        let (revision, cluster) = session.revision(self.keys.prefix()).await?;
+        let Word { revision, cluster, .. } = session.word(&self.keys.index()).await?;
         if self.revision > 0 && (revision < self.revision || (self.cluster != cluster && self.cluster != 0)) {
             if revision < self.revision {
                 self.fell = self.fell.max(Some(self.revision));
             }
             self.revision = 0;
+            self.declare_at = Some(Instant::now());
         }
         self.cluster = cluster;
         if self.revision == 0 {
@@ -195,60 +207,64 @@ impl Follower {
         // From the last one that is shown, and not from the next: about a revision that is yet to come etcd answers no
         // question, and on a quiet day the next one is hours away.
         let mut watch = session.watch(self.keys.prefix(), self.revision).await?;
-        if !self.is_declared {
-            self.declare(&session).await?;
-            self.is_declared = true;
-        }
         self.look_after(&session, None);
         self.tell(None);
-        let mut asking = tokio::time::interval(ASK);
-        asking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.word = None;
+        let asked = asked(&session, self.keys.index(), Duration::ZERO);
+        tokio::pin!(asked);
         let mut heard = Instant::now();
         loop {
             let due = self.due();
             tokio::select! {
                 told = watch.next() => {
                     heard = Instant::now();
-                    self.take(&session, &mut watch, told?)?;
+                    self.take(&session, told?)?;
                     backoff.reset();
                 }
-                _ = asking.tick() => {
+                word = &mut asked => {
+                    self.word = Some(word?);
                     if heard.elapsed() > SILENCE {
                         return Err(EtcdError::state(Fault::Slow, "the watch says nothing any more"));
                     }
                     watch.ask();
+                    asked.set(self::asked(&session, self.keys.index(), ASK));
                 }
                 Some(written) = self.writes.join_next() => {
                     if let Ok(written) = written {
                         self.written(&session, written)?;
                     }
                 }
-                () = reached(due) => self.catch_up(&session),
+                () = reached(due) => {
+                    self.catch_up(&session);
+                    self.declare_if_due(&session).await?;
+                }
                 Some(command) = self.commands.recv() => self.forget(&session, command).await,
             }
         }
     }
 
     /// Takes in what a watch says.
-    fn take(&mut self, session: &Session, watch: &mut Watch, told: Told) -> Result<(), EtcdError> {
+    fn take(&mut self, session: &Session, told: Told) -> Result<(), EtcdError> {
         match told {
             Told::Begun { cluster, revision } => {
                 if revision < self.revision || (cluster != self.cluster && cluster != 0) {
                     return Err(EtcdError::state(Fault::Restored, "another etcd answers under the same address"));
                 }
-                // What came between the last step and this is told next; only then is this current.
-                watch.ask();
             }
             Told::Progress { revision } => {
                 if revision < self.revision {
                     return Err(EtcdError::state(Fault::Restored, "its revision fell"));
                 }
-                // It is the pulse and nothing else: before 3.4.25 and 3.5.8 etcd may say so while events up to there are still
-                // on their way, and what is shown would then be thought to hold them.
-                self.mirror.pulse().beat();
-                self.mirror.scanned();
-                if !self.standing.borrow().is_in_step {
-                    self.tell(None);
+                // That alone is not enough: a member that is cut off from the others says so for seconds, and before 3.4.25
+                // and 3.5.8 any may say so while events up to there are still on their way.
+                let is_shown = |word: &Word| revision >= word.revision && self.view.moved() >= word.moved;
+                if let Some(word) = self.word.take_if(|word| is_shown(word)) {
+                    self.mirror.pulse().behind(self.unshown.values().any(|since| since.elapsed() > UNSHOWN));
+                    self.mirror.pulse().beat(word.asked.into_std());
+                    self.mirror.scanned();
+                    if !self.standing.borrow().is_in_step {
+                        self.tell(None);
+                    }
                 }
             }
             Told::Events { revision, events } => {
@@ -322,6 +338,7 @@ impl Follower {
         all.changes = changes;
         self.view = view;
         self.silent.clear();
+        self.unshown.clear();
         self.retirement.load(
             all.changes.iter().filter_map(|change| match change {
                 RecordChange::Put(record) if record.phase == Phase::Lost => Some(&**record),
@@ -364,8 +381,14 @@ impl Follower {
         for id in hosts {
             let Some(host) = self.view.hosts.get(&id) else {
                 self.silent.remove(&id);
+                self.unshown.remove(&id);
                 continue;
             };
+            if !host.is_alive && host.is_here() && !host.is_empty() {
+                self.unshown.entry(id.clone()).or_insert(now);
+            } else {
+                self.unshown.remove(&id);
+            }
             let presence = host.state.map(|(state, _)| state.state);
             match (host.is_alive, presence, host.is_empty()) {
                 (false, Some(Presence::Here), _) => drop(self.silent.entry(id).or_insert(now)),
@@ -396,7 +419,7 @@ impl Follower {
         let silent = self.silent.values().min().copied().filter(|_| is_free);
         let retired =
             self.retirement.next().map(Instant::from_std).filter(|_| is_free && !self.busy.contains("retired"));
-        silent.into_iter().chain(retired).min()
+        silent.into_iter().chain(retired).chain(self.declare_at).min()
     }
 
     /// Does what is due.
@@ -414,7 +437,6 @@ impl Follower {
         if !over.is_empty() && !self.busy.contains("retired") && self.writes.len() < WRITES {
             self.retire(session, over);
         }
-        self.mirror.pulse().behind(self.unwritten.is_some() && !self.silent.is_empty());
     }
 
     /// Writes that a host is lost, or that nothing is left of it.
@@ -426,6 +448,8 @@ impl Follower {
         let mut steps = Vec::new();
         if is_lost && host.is_empty() {
             steps.extend([Do::Delete(state), Do::Delete(self.keys.session(id))]);
+            // Hosts come and go with new names: what they leave behind would be all there is in the end.
+            steps.push(Do::DeleteAll(self.keys.history(Some(id))));
             for plugin in self.view.expecting(id) {
                 steps.push(Do::Touch(self.keys.plugin(&plugin), PluginDates { created: Timestamp::now() }.to_stored()));
             }
@@ -465,17 +489,14 @@ impl Follower {
                 if self.unwritten.take().is_some() {
                     self.tell(None);
                 }
-                self.mirror.pulse().behind(false);
                 if about == "retired" {
                     self.catch_up(session);
                 }
                 Ok(())
             }
-            Err(error) if error.fault() == Fault::Full || error.fault() == Fault::Denied => {
-                // What is shown is not what is known: a silent host is still shown as it was.
+            Err(error) if error.is_of_writes_only() => {
                 if let Some(host) = host {
                     self.silent.insert(host, Instant::now() + AGAIN);
-                    self.mirror.pulse().behind(true);
                 }
                 self.unwritten = Some(error);
                 self.tell(None);
@@ -575,6 +596,23 @@ impl Follower {
         Ok(Forgotten { records, is_plugin_gone, index, durability: Durability::Durable })
     }
 
+    /// Writes what is declared if that is due. What is there can be followed, whether it succeeds or not.
+    async fn declare_if_due(&mut self, session: &Session) -> Result<(), EtcdError> {
+        if self.declare_at.is_none_or(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        match self.declare(session).await {
+            Ok(()) => self.declare_at = None,
+            Err(error) if error.is_of_writes_only() => {
+                self.declare_at = Some(Instant::now() + DECLARE_AGAIN);
+                self.unwritten = Some(error);
+                self.tell(None);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Writes what is declared here, once: whoever was started last has the last word.
     async fn declare(&self, session: &Session) -> Result<(), EtcdError> {
         let mut wanted: BTreeMap<&PluginId, Expected> = BTreeMap::new();
@@ -627,6 +665,13 @@ impl Follower {
             is_news
         });
     }
+}
+
+/// etcd's word after a pause.
+async fn asked(session: &Session, key: String, pause: Duration) -> Result<Word, EtcdError> {
+    tokio::time::sleep(pause).await;
+    let late = || EtcdError::state(Fault::Slow, "no answer to how far it is");
+    tokio::time::timeout(SILENCE, session.word(&key)).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Returns at this time; never, if there is none.

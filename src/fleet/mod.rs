@@ -36,6 +36,20 @@ pub struct Settings {
     pub host_ttl: Duration,
 }
 
+/// The shortest lease that etcd grants.
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+
+/// How long a lease has to be for its host to be shown as lost a second after `ttl` at the latest. etcd takes up to half a
+/// second to see that a lease has run out, and an aggregator that is cut off just then [`current_for`] to know that it is.
+fn leased(ttl: Duration) -> Duration {
+    ttl.saturating_sub(Duration::from_secs(1)).max(SHORTEST_LEASE)
+}
+
+/// How long an aggregator counts as current from etcd's last word on; shorter where no second can be saved on the lease.
+fn current_for(ttl: Duration) -> Duration {
+    if leased(ttl) < ttl { Duration::from_secs(1) } else { Duration::from_millis(500) }
+}
+
 /// Times between attempts: short at first, never long, and never two processes in step.
 #[derive(Debug)]
 struct Backoff {

@@ -121,16 +121,13 @@ pub(super) fn batches<'a>(
         let part = plugins.entry(&record.key.plugin).or_default();
         part.push(Do::Put(keys.instance(&record.key), record.to_stored()));
         part.records.push((record.key.clone(), Some(record.clone())));
-        part.is_shown_by_nomad |= match old {
-            Some(old) => (old.was_healthy || record.was_healthy) && !old.is_alike_to_nomad(record),
-            None => record.was_healthy,
-        };
+        part.is_shown_by_nomad |= Record::is_step_shown_by_nomad(old, Some(record));
     }
     for (key, old) in shipped.records.iter().filter(|(key, _)| !there.contains(key)) {
         let part = plugins.entry(&key.plugin).or_default();
         part.push(Do::Delete(keys.instance(key)));
         part.records.push((key.clone(), None));
-        part.is_shown_by_nomad |= old.was_healthy;
+        part.is_shown_by_nomad |= Record::is_step_shown_by_nomad(Some(old), None);
     }
     for (plugin, part) in &mut plugins {
         if part.is_shown_by_nomad {

@@ -148,7 +148,7 @@ impl Shipper {
         let session = self.etcd.open().await?;
         let (lease, ttl) = match self.lease.take() {
             Some(lease) => lease,
-            None => session.grant(leased(self.ttl)).await?,
+            None => session.grant(super::leased(self.ttl)).await?,
         };
         let (kept, mut is_kept) = watch::channel(false);
         let keeping = async {
@@ -332,7 +332,7 @@ impl Shipper {
         if !own.is_here() {
             let here = HostState { state: Presence::Here, since: Timestamp::now() };
             steps.push(Do::Put(state_key.clone(), here.to_stored()));
-            if self.shipped.records.values().any(|record| record.was_healthy) {
+            if self.shipped.records.values().any(Record::is_expected) {
                 steps.push(Do::Put(self.keys.nomad_index(), Moved {}.to_stored()));
             }
         }
@@ -384,13 +384,6 @@ impl Shipper {
             is_news
         });
     }
-}
-
-/// How long a lease has to be for its host to be shown as lost a second after `ttl` at the latest. etcd takes up to half a
-/// second to see that a lease has run out, and an aggregator that is cut off just then up to one to know that it is.
-fn leased(ttl: Duration) -> Duration {
-    const LONG: Duration = Duration::from_secs(5);
-    if ttl > LONG { ttl - Duration::from_secs(1) } else { ttl }
 }
 
 /// A time for people.

@@ -37,7 +37,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    fn is_here(&self) -> bool {
+    pub(super) fn is_here(&self) -> bool {
         self.state.is_some_and(|(state, _)| state.state == Presence::Here)
     }
 
@@ -138,6 +138,11 @@ impl View {
     /// The fleet's indexes: of everything, and of what Nomad shows.
     pub(super) fn indexes(&self) -> (Index, Index) {
         (index(self.index), index(self.nomad_index))
+    }
+
+    /// The newest revision that moved the index; 0: none did.
+    pub(super) fn moved(&self) -> i64 {
+        self.index
     }
 
     /// Hosts by presence: here, lost.
@@ -266,8 +271,8 @@ impl View {
                 folding.step.emptied.insert(key.plugin.clone());
             }
         }
-        // Whoever never was healthy counts for nothing, and may go without a word.
-        if record.as_ref().is_some_and(|record| record.was_healthy) {
+        // Whoever is not expected counts for nothing, and may go without a word.
+        if record.as_ref().is_some_and(|record| record.is_expected()) {
             entry.hosts_revision = entry.hosts_revision.max(host.state_revision());
         }
         folding.step.hosts.insert(key.host.clone());
@@ -321,7 +326,7 @@ impl View {
                 None if host.is_here() => folding.current.record(key),
                 None => host.held.get(&(key.role, key.plugin.clone())).map(|record| &**record),
             };
-            if record.is_some_and(|record| record.was_healthy) {
+            if record.is_some_and(Record::is_expected) {
                 let entry = self.plugins.entry(key.plugin.clone()).or_default();
                 entry.hosts_revision = entry.hosts_revision.max(revision);
                 folding.step.affected.insert(key.plugin.clone());
@@ -408,8 +413,11 @@ fn silent(record: &Record, since: Timestamp) -> Record {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::demo::fleet::{host, plugin, record};
+    use crate::domain::record::Job;
     use crate::fleet::etcd::Do;
     use crate::fleet::keys::Moved;
     use crate::fleet::outbox::{self, Shipped, Waiting};
@@ -428,6 +436,10 @@ mod tests {
             let mut events = Vec::new();
             for step in steps {
                 let (key, value, keeps) = match step {
+                    Do::DeleteAll(prefix) => {
+                        self.pairs.retain(|key, _| !key.starts_with(&prefix));
+                        continue;
+                    }
                     Do::Put(key, value) | Do::PutBound(key, value, _) => (key, value, false),
                     Do::Touch(key, value) => (key, value, true),
                     Do::Delete(key) => {
@@ -500,6 +512,14 @@ mod tests {
         }
     }
 
+    /// As much of it as Nomad's shape prints.
+    fn shown_by_nomad(catalog: &Catalog) -> String {
+        let counts = |plugin: &crate::domain::plugin::Plugin| {
+            [Role::Controller, Role::Node].map(|role| (plugin.count(role), plugin.expected(role)))
+        };
+        catalog.counting_plugins("").map(|plugin| format!("{} {:?}\n", plugin.id, counts(plugin))).collect()
+    }
+
     fn moved(keys: &Keys) -> [Do; 2] {
         [keys.index(), keys.nomad_index()].map(|key| Do::Put(key, Moved {}.to_stored()))
     }
@@ -526,6 +546,10 @@ mod tests {
                 let on = random.u32(..3);
                 let role = if random.bool() { Role::Node } else { Role::Controller };
                 let mut next = record(on, u32::try_from(number).unwrap_or_default(), role, Timestamp(time));
+                if random.bool() {
+                    let id = format!("job-{}", random.u8(..2)).into();
+                    next.owner.job = Some(Arc::new(Job { namespace: "default".into(), id }));
+                }
                 let old = records.iter().position(|old| old.key == next.key);
                 let was_healthy = old.is_some_and(|old| records[old].was_healthy);
                 if random.bool() {
@@ -602,10 +626,13 @@ mod tests {
         let keys = Keys::new("/f/");
         for seed in 0..400 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let (mut store, mut followed) = (Store::default(), Followed::new(&keys));
+            // The first write to an etcd is its second revision.
+            let mut store = Store { revision: 1, ..Store::default() };
+            let mut followed = Followed::new(&keys);
             let mut known = vec![(Shipped::default(), Vec::new()); 3];
             for time in 1..40 {
                 let before = (followed.catalog.index(), followed.catalog.nomad_index(), followed.shown());
+                let printed = shown_by_nomad(&followed.catalog);
                 let mut has_shown = false;
                 for steps in something(&mut random, &keys, &followed, &mut known, time) {
                     let events = store.commit(steps);
@@ -630,6 +657,13 @@ mod tests {
                 }
                 if has_shown && followed.shown() != before.2 {
                     assert!(after.0 > before.0, "seed {seed}, time {time}: something moved, and no index");
+                }
+                if shown_by_nomad(&followed.catalog) != printed {
+                    let now = shown_by_nomad(&followed.catalog);
+                    assert!(
+                        after.1 > before.1,
+                        "seed {seed}, time {time}: Nomad's shape moved, and its index did not:\n{printed}\n{now}"
+                    );
                 }
             }
         }

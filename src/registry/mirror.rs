@@ -15,13 +15,13 @@ use crate::domain::catalog::{Catalog, RecordChange, Touched};
 use crate::domain::durability::Durability;
 use crate::domain::history::Transition;
 
-/// How old the last word of the source may be while what is shown counts as current. Short, since it adds to the time for
-/// which a silent host may be shown healthy by whoever is cut off in the wrong moment.
-pub const FRESH: Duration = Duration::from_secs(1);
-
-/// When the source last said that nothing is missing; `None`: never, or something is known to be missing.
-#[derive(Debug, Default)]
-pub struct Pulse(Mutex<Beat>);
+/// As of when the source last said that nothing is missing, and whether something is known to be missing all the same.
+#[derive(Debug)]
+pub struct Pulse {
+    beat: Mutex<Beat>,
+    /// How old that word may be while what is shown counts as current.
+    fresh: Duration,
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Beat {
@@ -32,12 +32,12 @@ struct Beat {
 impl Pulse {
     fn state(&self) -> std::sync::MutexGuard<'_, Beat> {
         // A copy is taken or put under the lock, and nothing else.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.beat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The source said just now that nothing is missing.
-    pub fn beat(&self) {
-        self.state().last = Some(Instant::now());
+    /// The source said that nothing is missing of what there was at this moment.
+    pub fn beat(&self, at: Instant) {
+        self.state().last = Some(at);
     }
 
     /// Whether something is known that cannot be shown yet.
@@ -50,7 +50,7 @@ impl Pulse {
     pub fn contact(&self, started: Instant) -> (bool, u64) {
         let Beat { last, is_behind } = *self.state();
         let age = last.unwrap_or(started).elapsed();
-        if last.is_some() && !is_behind && age <= FRESH {
+        if last.is_some() && !is_behind && age <= self.fresh {
             return (true, 0);
         }
         (false, u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
@@ -68,9 +68,11 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// An empty one, and its reader.
+    /// One that shows `catalog`, and its reader. What is shown counts as current while the source's last word is no older
+    /// than `fresh`. Short, since that adds to the time for which something may be shown that is over by whoever is cut
+    /// off in the wrong moment.
     #[must_use]
-    pub fn new(catalog: Catalog) -> (Self, Reader) {
+    pub fn new(catalog: Catalog, fresh: Duration) -> (Self, Reader) {
         let changes = Arc::new(Changes::after(catalog.index()));
         let standing = Standing { is_scanned: false, started: Instant::now(), durability: Durability::Memory };
         let mirror = Self {
@@ -78,7 +80,7 @@ impl Mirror {
             standing: watch::Sender::new(standing),
             waiters: Arc::new(Waiters::default()),
             changes,
-            pulse: Arc::new(Pulse::default()),
+            pulse: Arc::new(Pulse { beat: Mutex::default(), fresh }),
         };
         let (waiters, changes) = (Arc::clone(&mirror.waiters), Arc::clone(&mirror.changes));
         let reader = Reader::new(mirror.catalog.subscribe(), mirror.standing.subscribe(), waiters, changes);

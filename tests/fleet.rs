@@ -316,6 +316,56 @@ async fn no_reply_that_counts_as_current_shows_a_host_healthy_that_has_been_sile
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_a_member_that_is_cut_off_from_the_others_is_not_taken_in() {
+    let Some(program) = program() else { return };
+    let (members, network) = EtcdServer::divisible_cluster::<3>(&program).await;
+    let mut lonely = 0;
+    // A new leader would give every lease its whole time again.
+    while members[lonely].owner().is_leader().await {
+        lonely += 1;
+    }
+    let others: Vec<String> = (0..3).filter(|number| *number != lonely).map(|number| members[number].url()).collect();
+    let (others, alone) = (others.join(","), members[lonely].url());
+    let folder = TempDir::new().expect("a scratch folder");
+    let mut host = Host::new("host-aaaa", &others, FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let cut = Host::new("host-bbbb", &alone, FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let with_them = aggregator(&others, &folder.path().join("with.log"), &[]).await;
+    let with_it = aggregator(&alone, &folder.path().join("alone.log"), &[]).await;
+    plugin_until(&with_them, "both are healthy", nodes(2, 2)).await;
+    let before = equal(&with_them, &with_it).await;
+
+    network.cut_off(lonely);
+    host.kill().await;
+    let silent = Instant::now();
+    let (mut is_lost, mut is_honest) = (false, false);
+    while !is_lost || !is_honest || silent.elapsed() < TTL + Duration::from_secs(2) {
+        for one in [&with_them, &with_it] {
+            let asked = silent.elapsed();
+            let answer = one.get(&format!("/v1/plugin/csi/{PLUGIN}")).await;
+            let plugin: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let is_healthy = plugin["Nodes"]["host-aaaa"]["Healthy"] == true;
+            let is_late = asked > TTL + Duration::from_secs(1);
+            assert!(!(is_current(&answer) && is_healthy && is_late), "healthy after {asked:?}: {answer:?}");
+            is_lost |= std::ptr::eq(one, &with_them) && plugin["NodesHealthy"] == 0;
+            is_honest |= std::ptr::eq(one, &with_it) && !is_current(&answer);
+        }
+        assert!(silent.elapsed() < support::process::PATIENCE, "lost: {is_lost}, honest: {is_honest}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Whoever speaks to it is silent for the others, and knows about its own host all the same.
+    plugin_until(cut.agent(), "its own view is what it was", nodes(1, 1)).await;
+    assert!(is_current(&cut.agent().get("/v1/plugins?type=csi").await));
+    // A reader that comes from the others is not shown less as current.
+    let seen = with_them.index("/v1/plugins?type=csi").await;
+    assert!(seen > before);
+    assert!(!is_current(&with_it.get(&format!("/v1/plugins?type=csi&index={seen}&wait=100ms")).await));
+
+    network.join();
+    plugin_until(&with_them, "the one that was cut off is back", nodes(1, 2)).await;
+    assert!(equal(&with_them, &with_it).await > seen);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_etcd_is_away_agents_tell_the_truth_and_aggregators_say_that_they_cannot() {
     let Some(program) = program() else { return };
     let mut fleet = Fleet::new(&program).await;

@@ -51,6 +51,8 @@ pub struct EtcdServer {
     port: u16,
     folder: Arc<TempDir>,
     name: String,
+    /// By which it reaches the other members, where that is not directly.
+    proxy: Option<SocketAddr>,
 }
 
 impl EtcdServer {
@@ -85,6 +87,30 @@ impl EtcdServer {
         servers
     }
 
+    /// A cluster whose members can be cut off from each other.
+    pub async fn divisible_cluster<const N: usize>(program: &Path) -> (Vec<Self>, Network) {
+        let (clients, peers): ([u16; N], [u16; N]) = (free_ports(), free_ports());
+        // Names that nobody knows: only who asks the network gets there.
+        let urls: Vec<String> =
+            peers.iter().enumerate().map(|(number, port)| format!("http://peer-{number}.invalid:{port}")).collect();
+        let cluster: Vec<String> = urls.iter().enumerate().map(|(number, url)| format!("m{number}={url}")).collect();
+        let (cluster, folder) = (cluster.join(","), Arc::new(TempDir::new().expect("a scratch folder")));
+        let (network, proxies) = Network::between(&peers).await;
+        let mut servers = Vec::new();
+        for (number, proxy) in proxies.into_iter().enumerate() {
+            let flag = format!("--initial-advertise-peer-urls={}", urls[number]);
+            let name = format!("m{number}");
+            let mut server = Self::member(program, &folder, &name, clients[number], peers[number], &cluster, &[&flag]);
+            server.proxy = Some(proxy);
+            server.resume().await;
+            servers.push(server);
+        }
+        for server in &servers {
+            server.until_ready().await;
+        }
+        (servers, network)
+    }
+
     fn member(
         program: &Path,
         folder: &Arc<TempDir>,
@@ -107,7 +133,7 @@ impl EtcdServer {
         ];
         arguments.extend(more.iter().map(|&flag| flag.to_owned()));
         let (program, folder) = (program.to_owned(), Arc::clone(folder));
-        Self { program, arguments, child: None, port: client, folder, name: name.to_owned() }
+        Self { program, arguments, child: None, port: client, folder, name: name.to_owned(), proxy: None }
     }
 
     /// Starts it (again).
@@ -119,6 +145,9 @@ impl EtcdServer {
             .expect("a log file");
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env("ETCD_UNSUPPORTED_ARCH", "arm64").kill_on_drop(true);
+        if let Some(proxy) = self.proxy {
+            command.env("HTTP_PROXY", format!("socks5://{proxy}")).env_remove("NO_PROXY").env_remove("no_proxy");
+        }
         let sink = log.try_clone().expect("the log file twice");
         self.child = Some(command.stdin(Stdio::null()).stdout(sink).stderr(log).spawn().expect("etcd starts"));
     }
@@ -231,6 +260,10 @@ mod wire {
     }
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Status {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<super::pb::ResponseHeader>,
+        #[prost(uint64, tag = "4")]
+        pub leader: u64,
         #[prost(int64, tag = "3")]
         pub size: i64,
         #[prost(int64, tag = "9")]
@@ -330,6 +363,13 @@ impl Owner {
         (status.size, status.in_use)
     }
 
+    /// Whether it leads the others.
+    pub async fn is_leader(&self) -> bool {
+        let status: wire::Status =
+            self.call("/etcdserverpb.Maintenance/Status", wire::Empty {}).await.expect("etcd answers");
+        status.leader != 0 && status.leader == status.header.unwrap_or_default().member_id
+    }
+
     /// Makes users: `root`, and `name` who may read and write under `prefix`; then everybody has to log in.
     pub async fn enable_users(&self, name: &str, password: &str, prefix: &str) {
         let named = |name: &str, second: &str| wire::Named { name: name.into(), second: second.into() };
@@ -415,6 +455,85 @@ impl Proxy {
             self.turned.send_modify(|turn| *turn += 1);
         }
     }
+}
+
+/// The wires between the members of a cluster.
+pub struct Network {
+    /// By who sends and who is sent to.
+    wires: Arc<Vec<AtomicU8>>,
+    members: usize,
+    turned: watch::Sender<u64>,
+}
+
+impl Network {
+    /// Whole ones between members that listen on these ports, and where each of them enters it: by SOCKS 5, which etcd's
+    /// connections to its peers take where `HTTP_PROXY` says so.
+    async fn between(ports: &[u16]) -> (Self, Vec<SocketAddr>) {
+        let members = ports.len();
+        let wires: Arc<Vec<AtomicU8>> = Arc::new((0..members * members).map(|_| AtomicU8::new(0)).collect());
+        let (turned, turns) = watch::channel(0);
+        let mut entries = Vec::new();
+        for from in 0..members {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            entries.push(listener.local_addr().expect("an address"));
+            let (wires, turns, ports) = (Arc::clone(&wires), turns.clone(), ports.to_vec());
+            tokio::spawn(async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    let (wires, mut turns, ports) = (Arc::clone(&wires), turns.clone(), ports.clone());
+                    turns.mark_unchanged();
+                    tokio::spawn(async move {
+                        let Ok((client, port)) = greeted(client).await else { return };
+                        let Some(to) = ports.iter().position(|known| *known == port) else { return };
+                        let wire = &wires[from * members + to];
+                        let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+                        let (from_client, to_client) = client.into_split();
+                        let (from_server, to_server) = server.into_split();
+                        tokio::select! {
+                            () = carry(from_client, to_server, wire, [Wire::Dead, Wire::Cut]) => {}
+                            () = carry(from_server, to_client, wire, [Wire::Dead, Wire::Cut]) => {}
+                            _ = turns.changed() => {}
+                        }
+                    });
+                }
+            });
+        }
+        (Self { wires, members, turned }, entries)
+    }
+
+    /// From now on nothing gets from this member to the others, nor to it, and nobody is told.
+    pub fn cut_off(&self, member: usize) {
+        for other in 0..self.members {
+            for wire in [member * self.members + other, other * self.members + member] {
+                self.wires[wire].store(Wire::Dead as u8, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// All reach all again, over new connections.
+    pub fn join(&self) {
+        for wire in self.wires.iter() {
+            wire.store(Wire::Whole as u8, Ordering::SeqCst);
+        }
+        self.turned.send_modify(|turn| *turn += 1);
+    }
+}
+
+/// Answers what a client of SOCKS 5 says first, and reads the port that it wants to reach.
+async fn greeted(mut client: TcpStream) -> std::io::Result<(TcpStream, u16)> {
+    let mut head = [0; 2];
+    client.read_exact(&mut head).await?;
+    let mut methods = vec![0; head[1].into()];
+    client.read_exact(&mut methods).await?;
+    // Version 5, nobody has to log in.
+    client.write_all(&[5, 0]).await?;
+    let mut request = [0; 5];
+    client.read_exact(&mut request).await?;
+    // A name with its length before it, then the port.
+    let mut name = vec![0; usize::from(request[4]) + 2];
+    client.read_exact(&mut name).await?;
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    let port = name.split_off(name.len() - 2);
+    Ok((client, u16::from_be_bytes([port[0], port[1]])))
 }
 
 async fn carry(

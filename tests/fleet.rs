@@ -318,6 +318,8 @@ async fn no_reply_that_counts_as_current_shows_a_host_healthy_that_has_been_sile
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_asks_a_member_that_is_cut_off_from_the_others_is_not_taken_in() {
     let Some(program) = program() else { return };
+    // Less time than it takes a member to notice.
+    let (short, ttl) = ("--host-ttl=2s", Duration::from_secs(2));
     let (members, network) = EtcdServer::divisible_cluster::<3>(&program).await;
     let mut lonely = 0;
     // A new leader would give every lease its whole time again.
@@ -327,10 +329,10 @@ async fn whoever_asks_a_member_that_is_cut_off_from_the_others_is_not_taken_in()
     let others: Vec<String> = (0..3).filter(|number| *number != lonely).map(|number| members[number].url()).collect();
     let (others, alone) = (others.join(","), members[lonely].url());
     let folder = TempDir::new().expect("a scratch folder");
-    let mut host = Host::new("host-aaaa", &others, FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
-    let cut = Host::new("host-bbbb", &alone, FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
-    let with_them = aggregator(&others, &folder.path().join("with.log"), &[]).await;
-    let with_it = aggregator(&alone, &folder.path().join("alone.log"), &[]).await;
+    let mut host = Host::new("host-aaaa", &others, FakeDriver::node(PLUGIN), &["--plugin-type=node", short]).await;
+    let cut = Host::new("host-bbbb", &alone, FakeDriver::node(PLUGIN), &["--plugin-type=node", short]).await;
+    let with_them = aggregator(&others, &folder.path().join("with.log"), &[short]).await;
+    let with_it = aggregator(&alone, &folder.path().join("alone.log"), &[short]).await;
     plugin_until(&with_them, "both are healthy", nodes(2, 2)).await;
     let before = equal(&with_them, &with_it).await;
 
@@ -338,13 +340,13 @@ async fn whoever_asks_a_member_that_is_cut_off_from_the_others_is_not_taken_in()
     host.kill().await;
     let silent = Instant::now();
     let (mut is_lost, mut is_honest) = (false, false);
-    while !is_lost || !is_honest || silent.elapsed() < TTL + Duration::from_secs(2) {
+    while !is_lost || !is_honest || silent.elapsed() < ttl + Duration::from_secs(2) {
         for one in [&with_them, &with_it] {
             let asked = silent.elapsed();
             let answer = one.get(&format!("/v1/plugin/csi/{PLUGIN}")).await;
             let plugin: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             let is_healthy = plugin["Nodes"]["host-aaaa"]["Healthy"] == true;
-            let is_late = asked > TTL + Duration::from_secs(1);
+            let is_late = asked > ttl + Duration::from_secs(1);
             assert!(!(is_current(&answer) && is_healthy && is_late), "healthy after {asked:?}: {answer:?}");
             is_lost |= std::ptr::eq(one, &with_them) && plugin["NodesHealthy"] == 0;
             is_honest |= std::ptr::eq(one, &with_it) && !is_current(&answer);

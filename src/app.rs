@@ -301,7 +301,7 @@ enum Registry {
     /// From reports of this process.
     Own(Box<Publisher>),
     /// From etcd.
-    Fleet(Box<Follower>, watch::Receiver<FleetStanding>),
+    Fleet(Box<Follower>, watch::Receiver<FleetStanding>, Allocations),
 }
 
 /// All parts, built and not yet running.
@@ -356,7 +356,7 @@ impl Gateway {
             let etcd = Etcd::new(&member.settings);
             let (follower, handles) = Follower::new(etcd, &member.settings, plan.retire.lost, member.declared);
             info!(version = env!("CARGO_PKG_VERSION"), "csi-gateway starts as an aggregator");
-            let follower::Handles { reader, history, commands, standing } = handles;
+            let follower::Handles { reader, history, allocations, commands, standing } = handles;
             return Ok(Self {
                 access,
                 hangup,
@@ -364,7 +364,7 @@ impl Gateway {
                 plan,
                 former: Vec::new(),
                 listeners,
-                registry: Registry::Fleet(Box::new(follower), standing),
+                registry: Registry::Fleet(Box::new(follower), standing, allocations),
                 reader,
                 history,
                 commands,
@@ -458,15 +458,15 @@ impl Gateway {
         warn_of_open_doors(&listeners, access.is_some(), tls.as_ref().map(|(tls, _)| tls));
         let ends = stop.clone();
         let last = CancellationToken::new();
-        let (registry, mut standing) = match registry {
-            Registry::Own(publisher) => (tokio::spawn(publisher.run(last.clone().cancelled_owned())), None),
-            Registry::Fleet(follower, standing) => {
+        let (registry, mut standing, mut allocations) = match registry {
+            Registry::Own(publisher) => (tokio::spawn(publisher.run(last.clone().cancelled_owned())), None, None),
+            Registry::Fleet(follower, standing, allocations) => {
                 let last = last.clone();
                 let following = async move {
                     follower.run(last).await;
                     Ok(())
                 };
-                (tokio::spawn(following), Some(standing))
+                (tokio::spawn(following), Some(standing), Some(allocations))
             }
         };
 
@@ -476,6 +476,13 @@ impl Gateway {
             let _ = reports.send(Report::Retire(key)).await;
         }
 
+        let nomad = match plan.nomad.take() {
+            None => None,
+            Some(nomad) => {
+                let allocations = allocations.insert(Allocations::default());
+                Some((nomad.follower(allocations.clone())?, allocations.clone()))
+            }
+        };
         let mut parts = JoinSet::new();
         if let Some(Member { settings, .. }) = plan.member.take() {
             if settings.user.is_some() && settings.servers.iter().any(|server| !server.is_tls) {
@@ -483,7 +490,10 @@ impl Gateway {
             }
             let etcd = Etcd::new(&settings);
             let (host, history) = (plan.host.clone(), Some(history.clone()));
-            let (shipper, told) = Shipper::new(etcd, &settings, host, reader.clone(), history, plan.history);
+            let (mut shipper, told) = Shipper::new(etcd, &settings, host, reader.clone(), history, plan.history);
+            if let Some(allocations) = &allocations {
+                shipper = shipper.with_allocations(allocations.clone());
+            }
             parts.spawn(shipper.run(stop.clone()));
             standing = Some(told);
         }
@@ -491,6 +501,9 @@ impl Gateway {
         let mut state = state.with_commands(commands).with_counters(counters.clone());
         if let Some(standing) = standing {
             state = state.with_fleet(standing);
+        }
+        if let Some(allocations) = allocations {
+            state = state.with_allocations(allocations);
         }
         if let Some(access) = &access {
             state = state.with_access(access.clone());
@@ -510,14 +523,6 @@ impl Gateway {
             });
             state = state.with_tls(tls);
         }
-        let nomad = match plan.nomad.take() {
-            None => None,
-            Some(nomad) => {
-                let allocations = Allocations::default();
-                state = state.with_allocations(allocations.clone());
-                Some((nomad.follower(allocations.clone())?, allocations))
-            }
-        };
         let api = Api::new(state);
         for listener in listeners {
             info!(address = listener.url(), "serving");

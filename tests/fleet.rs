@@ -1,5 +1,7 @@
 //! Fleets over a real etcd, with the built binary as every agent and aggregator.
 
+#[path = "fleet/in_process.rs"]
+mod in_process;
 mod support;
 
 use std::path::Path;

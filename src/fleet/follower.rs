@@ -29,6 +29,7 @@ use crate::domain::history::Transition;
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
 use crate::domain::record::{Phase, Record};
 use crate::domain::time::{Index, Timestamp};
+use crate::registry::allocations::Allocations;
 use crate::registry::commands::{Commands, Forget, ForgetError, Forgotten};
 use crate::registry::history::{History, Recent};
 use crate::registry::mirror::Mirror;
@@ -65,6 +66,8 @@ pub struct Handles {
     pub reader: Reader,
     /// What happened.
     pub history: History,
+    /// What orchestrators say of allocations.
+    pub allocations: Allocations,
     /// Where commands go.
     pub commands: Commands,
     /// How it stands with etcd.
@@ -78,6 +81,7 @@ pub struct Follower {
     keys: Keys,
     mirror: Mirror,
     recent: Recent,
+    allocations: Allocations,
     standing: watch::Sender<FleetStanding>,
     commands: mpsc::Receiver<Forget>,
     view: View,
@@ -85,6 +89,7 @@ pub struct Follower {
     revision: i64,
     cluster: u64,
     retirement: Retirement,
+    clock: fn() -> Timestamp,
     declared: BTreeMap<PluginId, Declaration>,
     /// When what is declared is to be written; `None`: it is.
     declare_at: Option<Instant>,
@@ -127,20 +132,23 @@ impl Follower {
         let recent = Recent::new(RECENT);
         let (standing, told) = watch::channel(FleetStanding::default());
         let (commands_in, commands) = Commands::channel(COMMANDS);
+        let (history, allocations) = (History::recent(recent.clone()), Allocations::default());
         let handles =
-            Handles { reader, history: History::recent(recent.clone()), commands: commands_in, standing: told };
+            Handles { reader, history, allocations: allocations.clone(), commands: commands_in, standing: told };
         let follower = Self {
             etcd,
             view: View::new(keys.clone()),
             keys,
             mirror,
             recent,
+            allocations,
             standing,
             commands,
             revision: 0,
             cluster: 0,
             // What is gone on a host that is there is its agent's to retire.
             retirement: Retirement::new(After { lost: retire_lost, ..After::default() }),
+            clock: Timestamp::now,
             declared,
             declare_at: Some(Instant::now()),
             silent: BTreeMap::new(),
@@ -152,6 +160,13 @@ impl Follower {
             fell: None,
         };
         (follower, handles)
+    }
+
+    /// With another wall clock, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: fn() -> Timestamp) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Follows until `stop`.
@@ -271,7 +286,13 @@ impl Follower {
                 let current = self.mirror.current();
                 let shown = self.revision;
                 let events = events.into_iter().filter(|(read, _)| read.mod_revision > shown);
-                let step = self.view.apply(&current, events);
+                let mut step = self.view.apply(&current, events);
+                for (id, allocation) in step.allocations.drain(..) {
+                    match allocation {
+                        Some(allocation) => self.allocations.put(allocation),
+                        None => self.allocations.remove(&id),
+                    }
+                }
                 self.show(&current, &step);
                 self.revision = self.revision.max(revision);
                 self.look_after(session, Some(&step));
@@ -305,10 +326,11 @@ impl Follower {
         let mut view = View::new(self.keys.clone());
         let mut catalog = Catalog::empty(Index(1));
         let mut all = Step::default();
+        let mut allocations = Vec::new();
         let mut at = 0;
         // Hosts first: whether a record is shown depends on its host.
         let single = [self.keys.index(), self.keys.nomad_index()];
-        let kinds = ["hosts", "plugins", "expected", "instances"].map(|kind| self.keys.kind(kind));
+        let kinds = ["hosts", "plugins", "expected", "instances", "stubs"].map(|kind| self.keys.kind(kind));
         for prefix in kinds.iter().chain(&single) {
             let mut take = |page: super::etcd::Page| {
                 let events = page.pairs.into_iter().map(|read| (read, false));
@@ -318,6 +340,7 @@ impl Follower {
                 all.affected.extend(step.affected);
                 all.hosts.extend(step.hosts);
                 all.emptied.extend(step.emptied);
+                allocations.extend(step.allocations.into_iter().filter_map(|(_, allocation)| allocation));
             };
             at = session.list(prefix, at, false, &mut take).await?;
         }
@@ -344,9 +367,10 @@ impl Follower {
                 RecordChange::Put(record) if record.phase == Phase::Lost => Some(&**record),
                 _ => None,
             }),
-            Timestamp::now(),
+            (self.clock)(),
             std::time::Instant::now(),
         );
+        self.allocations.replace(allocations);
         self.show(&current, &all);
         self.revision = at;
         self.recent.replace(self.read_history(session, at).await?);
@@ -449,13 +473,13 @@ impl Follower {
         if is_lost && host.is_empty() {
             steps.extend([Do::Delete(state), Do::Delete(self.keys.session(id))]);
             // Hosts come and go with new names: what they leave behind would be all there is in the end.
-            steps.push(Do::DeleteAll(self.keys.history(Some(id))));
+            steps.extend([self.keys.history(Some(id)), self.keys.stubs(id)].map(Do::DeleteAll));
             for plugin in self.view.expecting(id) {
-                steps.push(Do::Touch(self.keys.plugin(&plugin), PluginDates { created: Timestamp::now() }.to_stored()));
+                steps.push(Do::Touch(self.keys.plugin(&plugin), PluginDates { created: (self.clock)() }.to_stored()));
             }
             info!(host.id = %id, "nothing is left of a host");
         } else if !is_lost {
-            let lost = HostState { state: Presence::Lost, since: Timestamp::now() };
+            let lost = HostState { state: Presence::Lost, since: (self.clock)() };
             steps.push(Do::Put(state, lost.to_stored()));
             warn!(host.id = %id, "lost: its agent is silent");
         } else {
@@ -537,7 +561,7 @@ impl Follower {
         let mut steps: Vec<Do> = keys.iter().map(|key| Do::Delete(self.keys.instance(key))).collect();
         let plugins: BTreeSet<&PluginId> = keys.iter().map(|key| &key.plugin).collect();
         for plugin in plugins {
-            steps.push(Do::Touch(self.keys.plugin(plugin), PluginDates { created: Timestamp::now() }.to_stored()));
+            steps.push(Do::Touch(self.keys.plugin(plugin), PluginDates { created: (self.clock)() }.to_stored()));
         }
         steps.extend(self.indexes());
         (conditions, steps)
@@ -639,7 +663,7 @@ impl Follower {
                 Some(expected) => Do::Put(self.keys.expected(id), expected.to_stored()),
                 None => Do::Delete(self.keys.expected(id)),
             };
-            let dates = PluginDates { created: Timestamp::now() }.to_stored();
+            let dates = PluginDates { created: (self.clock)() }.to_stored();
             let mut steps = vec![step, Do::Touch(self.keys.plugin(id), dates)];
             steps.extend(self.indexes());
             session.transact(Vec::new(), steps).await?;

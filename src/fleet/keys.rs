@@ -5,9 +5,12 @@
 //! cannot be read at all is left out whole, and said once.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use crate::domain::allocation::Allocation;
 use crate::domain::expected::DeclaredCounts;
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
+use crate::domain::socket::is_uuid;
 use crate::domain::time::{Index, Timestamp};
 use crate::store::record::Stored;
 
@@ -63,6 +66,29 @@ pub(super) struct Expected {
     pub(super) controllers: Option<u32>,
 }
 
+/// `stubs/<host>/<allocation>`: what an orchestrator says of an allocation that runs a driver.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Stub {
+    pub(super) namespace: Box<str>,
+    pub(super) modify_index: u64,
+    /// Passed on as it came.
+    pub(super) stub: Box<RawValue>,
+}
+
+impl Stub {
+    /// `None` where what is to be shown is no JSON, which would spoil everything around it.
+    pub(super) fn new(allocation: &Allocation) -> Option<Self> {
+        let text = String::from_utf8(allocation.stub.to_vec()).ok()?;
+        let stub = RawValue::from_string(text).ok()?;
+        Some(Self { namespace: allocation.namespace.clone(), modify_index: allocation.modify_index, stub })
+    }
+
+    pub(super) fn allocation(self, id: &str) -> Allocation {
+        let Self { namespace, modify_index, stub } = self;
+        Allocation { id: id.into(), namespace, modify_index, stub: stub.get().as_bytes().into() }
+    }
+}
+
 /// Nothing: keys whose revision is all there is to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Moved {}
@@ -71,6 +97,7 @@ impl Stored for Alive {}
 impl Stored for HostState {}
 impl Stored for PluginDates {}
 impl Stored for Expected {}
+impl Stored for Stub {}
 impl Stored for Moved {}
 impl Stored for DeclaredCounts {}
 
@@ -91,6 +118,8 @@ pub(super) enum Key {
     Index,
     NomadIndex,
     History,
+    /// An allocation, by its id.
+    Stub(Box<str>),
     /// Of a later release, or nobody's.
     Unknown,
 }
@@ -174,6 +203,15 @@ impl Keys {
         }
     }
 
+    pub(super) fn stub(&self, host: &HostId, allocation: &str) -> String {
+        format!("{}{allocation}", self.stubs(host))
+    }
+
+    /// What is said of a host's allocations.
+    pub(super) fn stubs(&self, host: &HostId) -> String {
+        self.under(&format!("stubs/{host}/"))
+    }
+
     pub(super) fn transition(&self, host: &HostId, place: &Place) -> String {
         let Place { index, number, role, plugin } = place;
         self.under(&format!("history/{host}/{:020}.{number:02}/{role}/{plugin}", index.0))
@@ -210,6 +248,10 @@ impl Keys {
                     "state" => Key::State(host),
                     _ => return None,
                 }
+            }
+            "stubs" => {
+                HostId::parse(parts.next()?).ok()?;
+                Key::Stub(parts.next().filter(|id| is_uuid(id))?.into())
             }
             "instances" => {
                 let host = HostId::parse(parts.next()?).ok()?;
@@ -265,6 +307,8 @@ mod tests {
         let key = keys.transition(&host, &place);
         assert_eq!(keys.read(key.as_bytes()), Key::History);
         assert_eq!(keys.place(&host, key.as_bytes()), Some(place));
+        let allocation = "8b0e0c3c-6b1e-4d5c-9d0a-1f2e3d4c5b6a";
+        assert_eq!(keys.read(keys.stub(&host, allocation).as_bytes()), Key::Stub(allocation.into()));
         for other in
             ["/csi-gateway/v1/later/x", "/csi-gateway/v1/plugins/a/b", "/other/index", "/csi-gateway/v1/hosts/a/x"]
         {

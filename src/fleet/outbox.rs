@@ -31,7 +31,12 @@ pub(super) struct Shipped {
     pub(super) records: BTreeMap<InstanceKey, Record>,
     /// Places of transitions.
     pub(super) history: BTreeSet<Place>,
+    /// What is said of allocations, by their ids, as it is written.
+    pub(super) stubs: Stubs,
 }
+
+/// Written forms of what is said of allocations, by their ids.
+pub(super) type Stubs = BTreeMap<Box<str>, Vec<u8>>;
 
 /// Transitions that are to be shipped, with their places.
 pub(super) type Waiting = BTreeMap<Place, Transition>;
@@ -44,6 +49,8 @@ pub(super) struct Batch {
     records: Vec<(InstanceKey, Option<Record>)>,
     sent: Vec<Place>,
     trimmed: Vec<Place>,
+    /// `None`: nothing any more.
+    stubs: Vec<(Box<str>, Option<Vec<u8>>)>,
     is_shown_by_nomad: bool,
     size: usize,
 }
@@ -54,6 +61,7 @@ impl Batch {
         self.records.extend(part.records);
         self.sent.extend(part.sent);
         self.trimmed.extend(part.trimmed);
+        self.stubs.extend(part.stubs);
         self.is_shown_by_nomad |= part.is_shown_by_nomad;
         self.size += part.size;
     }
@@ -81,6 +89,12 @@ impl Batch {
         }
         for place in self.trimmed {
             shipped.history.remove(&place);
+        }
+        for (id, stub) in self.stubs {
+            match stub {
+                Some(stub) => shipped.stubs.insert(id, stub),
+                None => shipped.stubs.remove(&id),
+            };
         }
     }
 }
@@ -152,13 +166,7 @@ pub(super) fn batches<'a>(
         part.trimmed.push(place);
         part
     });
-    let mut batches: Vec<Batch> = Vec::new();
-    for part in plugins.into_values().chain(alone).chain(trims) {
-        match batches.last_mut().filter(|batch| batch.has_room_for(&part)) {
-            Some(batch) => batch.add(part),
-            None => batches.push(part),
-        }
-    }
+    let mut batches = pack(plugins.into_values().chain(alone).chain(trims));
     for batch in &mut batches {
         // A batch that only trims shows nothing that was not shown.
         if batch.sent.is_empty() && batch.records.is_empty() {
@@ -167,6 +175,30 @@ pub(super) fn batches<'a>(
         batch.push(Do::Put(keys.index(), Moved {}.to_stored()));
         if batch.is_shown_by_nomad {
             batch.push(Do::Put(keys.nomad_index(), Moved {}.to_stored()));
+        }
+    }
+    batches
+}
+
+/// Transactions that make etcd equal to what is said of the host's allocations. They move no index.
+pub(super) fn stub_batches(keys: &Keys, host: &HostId, shipped: &Stubs, now: &Stubs) -> Vec<Batch> {
+    let gone = shipped.keys().filter(|id| !now.contains_key(*id)).map(|id| (id, None));
+    let moved = now.iter().filter(|(id, stub)| shipped.get(*id) != Some(stub)).map(|(id, stub)| (id, Some(stub)));
+    pack(gone.chain(moved).map(|(id, stub)| {
+        let (key, mut part) = (keys.stub(host, id), Batch::default());
+        part.push(stub.map_or_else(|| Do::Delete(key.clone()), |stub| Do::Put(key.clone(), stub.clone())));
+        part.stubs.push((id.clone(), stub.cloned()));
+        part
+    }))
+}
+
+/// As few transactions as these parts fit into, in their order.
+fn pack(parts: impl Iterator<Item = Batch>) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for part in parts {
+        match batches.last_mut().filter(|batch| batch.has_room_for(&part)) {
+            Some(batch) => batch.add(part),
+            None => batches.push(part),
         }
     }
     batches

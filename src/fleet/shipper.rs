@@ -14,15 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::etcd::{Do, Etcd, If, Read, Session};
-use super::keys::{Alive, HostState, Keys, Moved, Presence};
-use super::outbox::{self, HOST_HISTORY, Shipped, Waiting};
+use super::keys::{Alive, HostState, Keys, Moved, Presence, Stub};
+use super::outbox::{self, HOST_HISTORY, Shipped, Stubs, Waiting};
 use super::{Backoff, Settings};
 use crate::domain::fleet::FleetStanding;
 use crate::domain::history::Transition;
 use crate::domain::id::HostId;
 use crate::domain::record::Record;
+use crate::domain::socket::is_uuid;
 use crate::domain::time::{Index, Timestamp};
 use crate::fleet::error::{EtcdError, Fault};
+use crate::registry::allocations::Allocations;
 use crate::registry::history::History;
 use crate::registry::reader::{Reader, Subject};
 use crate::store::record::Stored;
@@ -31,6 +33,8 @@ use crate::store::record::Stored;
 const QUIET: Duration = Duration::from_secs(10);
 /// How long it may take to read the history that was not shipped, which the disk may hold up.
 const HISTORY_LIMIT: Duration = Duration::from_secs(2);
+/// Longest word of an orchestrator about one allocation that is passed on, in bytes; a usual one has a few thousand.
+const LONGEST_STUB: usize = 256 << 10;
 
 /// Ships one host.
 #[derive(Debug)]
@@ -39,11 +43,14 @@ pub struct Shipper {
     keys: Keys,
     host: HostId,
     ttl: Duration,
+    clock: fn() -> Timestamp,
     /// Transitions kept of each instance.
     ring: usize,
     reader: Reader,
     /// `None`: what happened before this process is not kept.
     history: Option<History>,
+    /// What an orchestrator says of the host's allocations; `None`: nobody asks one.
+    allocations: Option<Allocations>,
     standing: watch::Sender<FleetStanding>,
     alive: Alive,
     lease: Option<(i64, Duration)>,
@@ -97,9 +104,11 @@ impl Shipper {
             keys: Keys::new(&settings.prefix),
             host,
             ttl: settings.host_ttl,
+            clock: Timestamp::now,
             ring,
             reader,
             history,
+            allocations: None,
             standing,
             alive,
             lease: None,
@@ -110,6 +119,21 @@ impl Shipper {
             has_registered: false,
         };
         (shipper, told)
+    }
+
+    /// With another wall clock, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: fn() -> Timestamp) -> Self {
+        self.alive.since = clock();
+        self.clock = clock;
+        self
+    }
+
+    /// Ships what is said of the host's allocations, too.
+    #[must_use]
+    pub fn with_allocations(mut self, allocations: Allocations) -> Self {
+        self.allocations = Some(allocations);
+        self
     }
 
     /// Ships until `stop`. The lease is left to run out by itself: an agent that is back before nobody misses.
@@ -203,11 +227,12 @@ impl Shipper {
         info!(host.id = %self.host, instances = self.shipped.records.len(), "registered with the fleet");
         self.tell(None);
         let guards = [fence, If::BoundTo(self.keys.alive(&self.host), lease)];
-        let reader = self.reader.clone();
+        let (reader, allocations) = (self.reader.clone(), self.allocations.clone());
         let waiting = reader.waiting(Subject::Everything);
         loop {
             // Made before the catalog is read: a change between the two is not missed.
             let changed = waiting.changed();
+            let replaced = allocations.as_ref().map(Allocations::replaced);
             self.collect();
             if self.is_behind {
                 self.collect_past().await;
@@ -216,7 +241,12 @@ impl Shipper {
                 Ok(()) => {
                     backoff.reset();
                     self.tell(None);
-                    changed.await;
+                    tokio::select! {
+                        () = changed => {}
+                        () = either(replaced) => {}
+                        // Whoever has nothing to tell learns only so that somebody else tells it.
+                        () = tokio::time::sleep(self.ttl) => self.transact(session, &guards, Vec::new()).await?,
+                    }
                 }
                 // The lease lives on, so nothing has to be read again.
                 Err(error) if error.fault() == Fault::Full => {
@@ -249,6 +279,16 @@ impl Shipper {
         session
             .list(&keys.history(Some(host)), 0, true, |page| {
                 shipped.history.extend(page.pairs.iter().filter_map(|read| keys.place(host, &read.key)));
+            })
+            .await?;
+        let stubs = keys.stubs(host);
+        session
+            .list(&stubs, 0, false, |page| {
+                let ids = page.pairs.into_iter().filter_map(|read| {
+                    let id = std::str::from_utf8(&read.key).ok()?.strip_prefix(&stubs)?;
+                    is_uuid(id).then(|| (id.into(), read.value))
+                });
+                shipped.stubs.extend(ids);
             })
             .await?;
         // What was sent and not answered may have arrived.
@@ -304,21 +344,36 @@ impl Shipper {
         loop {
             let catalog = self.reader.current();
             let now = catalog.records().filter(|record| record.key.host == self.host);
-            let batches =
-                outbox::batches(&self.keys, &self.host, &self.shipped, now, &self.waiting, self.ring, Timestamp::now());
+            let mut batches =
+                outbox::batches(&self.keys, &self.host, &self.shipped, now, &self.waiting, self.ring, (self.clock)());
+            if let Some(stubs) = self.stubs() {
+                batches.extend(outbox::stub_batches(&self.keys, &self.host, &self.shipped.stubs, &stubs));
+            }
             if batches.is_empty() {
                 return Ok(());
             }
             for mut batch in batches {
                 let steps = std::mem::take(&mut batch.steps);
-                let (is_done, _) = session.transact(guards.to_vec(), steps).await?;
-                if !is_done {
-                    return Err(EtcdError::state(Fault::LeaseLost, "the lease is not this agent's any more"));
-                }
+                self.transact(session, guards, steps).await?;
                 batch.committed(&mut self.shipped, &mut self.waiting);
             }
             self.collect();
         }
+    }
+
+    /// All steps, if the host is still this agent's.
+    async fn transact(&self, session: &Session, guards: &[If], steps: Vec<Do>) -> Result<(), EtcdError> {
+        match session.transact(guards.to_vec(), steps).await? {
+            (true, _) => Ok(()),
+            (false, _) => Err(EtcdError::state(Fault::LeaseLost, "the lease is not this agent's any more")),
+        }
+    }
+
+    /// What is said of the host's allocations; `None`: nothing was said yet, so what etcd has may still be so.
+    fn stubs(&self) -> Option<Stubs> {
+        let all = self.allocations.as_ref()?.all()?;
+        let stored = all.iter().filter_map(|one| Some((one.id.clone(), Stub::new(one)?.to_stored())));
+        Some(stored.filter(|(id, stub)| is_uuid(id) && stub.len() <= LONGEST_STUB).collect())
     }
 
     /// Says that the host is here, all at once.
@@ -330,7 +385,7 @@ impl Shipper {
         let state_key = self.keys.state(&self.host);
         let mut steps = vec![Do::PutBound(self.keys.alive(&self.host), self.alive.to_stored(), lease)];
         if !own.is_here() {
-            let here = HostState { state: Presence::Here, since: Timestamp::now() };
+            let here = HostState { state: Presence::Here, since: (self.clock)() };
             steps.push(Do::Put(state_key.clone(), here.to_stored()));
             if self.shipped.records.values().any(Record::is_expected) {
                 steps.push(Do::Put(self.keys.nomad_index(), Moved {}.to_stored()));
@@ -383,6 +438,14 @@ impl Shipper {
             *standing = next;
             is_news
         });
+    }
+}
+
+/// Returns when this does; never, if there is none.
+async fn either(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

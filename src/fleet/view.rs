@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::warn;
 
 use super::etcd::Read;
-use super::keys::{Expected, HostState, Key, Keys, PluginDates, Presence};
+use super::keys::{Expected, HostState, Key, Keys, PluginDates, Presence, Stub};
+use crate::domain::allocation::Allocation;
 use crate::domain::catalog::{Catalog, RecordChange};
 use crate::domain::expected::{DeclaredCounts, HostPattern};
 use crate::domain::history::Transition;
@@ -110,6 +111,8 @@ pub(super) struct Step {
     pub(super) changes: Vec<RecordChange>,
     pub(super) affected: BTreeSet<PluginId>,
     pub(super) transitions: Vec<Transition>,
+    /// What is said of allocations, by their ids; `None`: nothing any more.
+    pub(super) allocations: Vec<(Box<str>, Option<Allocation>)>,
     /// Hosts whose state or life moved, or that have fewer instances.
     pub(super) hosts: BTreeSet<HostId>,
     /// Plugins that may have no instance any more.
@@ -255,6 +258,11 @@ impl View {
                     transition.index = index(read.mod_revision);
                     folding.step.transitions.push(transition);
                 }
+            }
+            Key::Stub(id) => {
+                let stub = if is_deleted { None } else { self.decoded::<Stub>(&read) };
+                let allocation = stub.map(|stub| stub.allocation(&id));
+                folding.step.allocations.push((id, allocation));
             }
             Key::History | Key::Unknown => {}
         }

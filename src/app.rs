@@ -41,6 +41,7 @@ use crate::fleet::shipper::Shipper;
 use crate::metrics::Counters;
 use crate::owner::naming::Naming;
 use crate::owner::{Known, nomad};
+use crate::registry::agents::Agents;
 use crate::registry::allocations::Allocations;
 use crate::registry::commands::Commands;
 use crate::registry::history::History;
@@ -301,7 +302,15 @@ enum Registry {
     /// From reports of this process.
     Own(Box<Publisher>),
     /// From etcd.
-    Fleet(Box<Follower>, watch::Receiver<FleetStanding>, Allocations),
+    Fleet(Box<Followed>),
+}
+
+/// A fleet, and what is told of it beside its catalog.
+struct Followed {
+    follower: Follower,
+    standing: watch::Receiver<FleetStanding>,
+    allocations: Allocations,
+    agents: Agents,
 }
 
 /// All parts, built and not yet running.
@@ -356,7 +365,7 @@ impl Gateway {
             let etcd = Etcd::new(&member.settings);
             let (follower, handles) = Follower::new(etcd, &member.settings, plan.retire.lost, member.declared);
             info!(version = env!("CARGO_PKG_VERSION"), "csi-gateway starts as an aggregator");
-            let follower::Handles { reader, history, allocations, commands, standing } = handles;
+            let follower::Handles { reader, history, allocations, agents, commands, standing } = handles;
             return Ok(Self {
                 access,
                 hangup,
@@ -364,7 +373,7 @@ impl Gateway {
                 plan,
                 former: Vec::new(),
                 listeners,
-                registry: Registry::Fleet(Box::new(follower), standing, allocations),
+                registry: Registry::Fleet(Box::new(Followed { follower, standing, allocations, agents })),
                 reader,
                 history,
                 commands,
@@ -458,15 +467,18 @@ impl Gateway {
         warn_of_open_doors(&listeners, access.is_some(), tls.as_ref().map(|(tls, _)| tls));
         let ends = stop.clone();
         let last = CancellationToken::new();
-        let (registry, mut standing, mut allocations) = match registry {
-            Registry::Own(publisher) => (tokio::spawn(publisher.run(last.clone().cancelled_owned())), None, None),
-            Registry::Fleet(follower, standing, allocations) => {
-                let last = last.clone();
+        let (mut standing, mut allocations, mut agents) = (None, None, None);
+        let registry = match registry {
+            Registry::Own(publisher) => tokio::spawn(publisher.run(last.clone().cancelled_owned())),
+            Registry::Fleet(followed) => {
+                let (followed, last) = (*followed, last.clone());
+                standing = Some(followed.standing);
+                (allocations, agents) = (Some(followed.allocations), Some(followed.agents));
                 let following = async move {
-                    follower.run(last).await;
+                    followed.follower.run(last).await;
                     Ok(())
                 };
-                (tokio::spawn(following), Some(standing), Some(allocations))
+                tokio::spawn(following)
             }
         };
 
@@ -504,6 +516,9 @@ impl Gateway {
         }
         if let Some(allocations) = allocations {
             state = state.with_allocations(allocations);
+        }
+        if let Some(agents) = agents {
+            state = state.with_agents(agents);
         }
         if let Some(access) = &access {
             state = state.with_access(access.clone());

@@ -203,6 +203,10 @@ async fn three_hosts_are_one_plugin_in_two_aggregators_and_a_silent_one_is_lost_
     equal(&fleet.aggregators[0], &fleet.aggregators[1]).await;
     let detail = fleet.aggregators[0].json(&format!("/v1/gateway/plugin/{PLUGIN}")).await;
     assert_eq!(detail["Nodes"]["host-cccc"]["Phase"], "lost");
+    let hosts = fleet.aggregators[1].json("/v1/gateway/hosts").await;
+    let agent = |host: usize| &hosts[host]["Agent"];
+    assert!(agent(0)["Since"].is_string() && agent(0)["Version"] == env!("CARGO_PKG_VERSION"), "{hosts}");
+    assert!(agent(1)["Since"].is_string() && agent(2).is_null(), "{hosts}");
 
     // Case 83, and a new aggregator shows the same.
     fleet.hosts[2].start().await;
@@ -646,6 +650,59 @@ async fn an_etcd_that_lost_everything_is_filled_again_by_the_agents_and_the_fall
     .await;
 }
 
+/// Waits until this kind of trouble is told: in `/readyz`, metrics and log.
+async fn trouble_until(of: &Serving, log: &Path, kind: &str, text: &str) {
+    let metric = format!("csi_gateway_fleet_trouble{{kind=\"{kind}\"}} 1");
+    until(kind, async || {
+        let (ready, metrics) = (of.get("/readyz").await, of.get("/metrics").await);
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let is_told = ready.text().contains(text) && metrics.text().contains(&metric) && log.contains(text);
+        if is_told { Ok(()) } else { Err(format!("{}\n{log}", ready.text())) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_stands_still_has_no_leader_or_refuses_is_told_as_what_it_is() {
+    let Some(program) = program() else { return };
+    let folder = TempDir::new().expect("a scratch folder");
+    let log = folder.path().join("one.log");
+    let mut members = EtcdServer::cluster::<3>(&program, &[]).await;
+    let host = Host::new("host-aaaa", &members[0].url(), FakeDriver::node(PLUGIN), &["--plugin-type=node"]).await;
+    let one = aggregator(&members[0].url(), &log, &[]).await;
+    plugin_until(&one, "it is healthy", nodes(1, 1)).await;
+    let agents_log = host.folder.path().join("agent.log");
+
+    members[0].pause();
+    trouble_until(&one, &log, "slow", "etcd does not answer in time").await;
+    trouble_until(host.agent(), &agents_log, "slow", "etcd does not answer in time").await;
+    members[0].go_on();
+    ready_until(&one, 200, "ok").await;
+    ready_until(host.agent(), 200, "ok").await;
+
+    members[1].kill().await;
+    members[2].kill().await;
+    trouble_until(&one, &log, "no_leader", "etcd has no leader").await;
+    trouble_until(host.agent(), &agents_log, "no_leader", "etcd has no leader").await;
+    plugin_until(host.agent(), "its own view is what it was", nodes(1, 1)).await;
+    members[1].resume().await;
+    ready_until(&one, 200, "ok").await;
+    ready_until(host.agent(), 200, "ok").await;
+
+    members[0].owner().enable_users("gateway", "open-sesame", "/other/").await;
+    let password = folder.path().join("password");
+    std::fs::write(&password, "open-sesame\n").expect("a password");
+    let login = ["--etcd-username=gateway".to_owned(), format!("--etcd-password-file={}", password.display())];
+    let (denied, log) = ([&*login[0], &*login[1]], folder.path().join("denied.log"));
+    let stranger = aggregator(&members[0].url(), &log, &denied).await;
+    trouble_until(&stranger, &log, "denied", "etcd's user may not do this").await;
+    assert_eq!(stranger.get("/readyz").await.status, 500);
+    let log = std::fs::read_to_string(&log).unwrap_or_default();
+    assert!(!log.contains("open-sesame"), "{log}");
+    // Those that were there and now have no name are told so, too.
+    trouble_until(host.agent(), &agents_log, "login", "etcd refuses the login").await;
+}
+
 /// Waits until `/readyz` answers this.
 async fn ready_until(of: &Serving, status: u16, text: &str) {
     until(text, async || {
@@ -670,6 +727,13 @@ async fn a_full_etcd_is_told_and_what_waits_for_it_is_written_when_its_owner_has
     ready_until(host.agent(), 200, "etcd is full").await;
     ready_until(host.agent(), 200, "changes wait for it").await;
     plugin_until(host.agent(), "the agent knows", nodes(0, 1)).await;
+    // Whoever starts now and cannot write what it declares serves what there is all the same.
+    let config = folder.path().join("fleet.hcl");
+    std::fs::write(&config, format!("plugin \"{PLUGIN}\" {{\n  nodes_expected = 5\n}}\n")).expect("a configuration");
+    let config = format!("--config={}", config.display());
+    let declaring = self::aggregator(&etcd.url(), &folder.path().join("two.log"), &[&config]).await;
+    ready_until(&declaring, 200, "etcd is full").await;
+    plugin_until(&declaring, "it shows what there is", nodes(2, 2)).await;
     // A host that falls silent now cannot be written down: so nobody may take what is shown for the truth.
     other.kill().await;
     until("the aggregator no longer vouches", async || {
@@ -682,7 +746,8 @@ async fn a_full_etcd_is_told_and_what_waits_for_it_is_written_when_its_owner_has
     owner.compact().await;
     owner.defragment().await;
     owner.disarm().await;
-    plugin_until(&aggregator, "both are told of", nodes(0, 2)).await;
+    plugin_until(&aggregator, "both are told of, and what is declared", nodes(0, 5)).await;
+    ready_until(&declaring, 200, "ok").await;
     ready_until(&aggregator, 200, "ok").await;
     until("it vouches again", async || {
         let answer = aggregator.get("/v1/plugins?type=csi").await;

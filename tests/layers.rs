@@ -43,6 +43,7 @@ const TABLE: &[Row] = &[
         "api",
         &[
             "acl",
+            "registry::agents",
             "registry::allocations",
             "registry::changes",
             "registry::reader",

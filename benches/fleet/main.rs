@@ -16,6 +16,7 @@ use csi_gateway::commands::http;
 use csi_gateway::demo::fleet::{host, plugin, record};
 use csi_gateway::domain::catalog::{Catalog, RecordChange};
 use csi_gateway::domain::fleet::EtcdServer as Server;
+use csi_gateway::domain::history::Transition;
 use csi_gateway::domain::id::Role;
 use csi_gateway::domain::record::{Phase, Reason};
 use csi_gateway::domain::time::{Index, Timestamp};
@@ -25,6 +26,7 @@ use csi_gateway::fleet::etcd::Etcd;
 use csi_gateway::fleet::shipper::Shipper;
 use csi_gateway::registry::mirror::Mirror;
 use csi_gateway::registry::reader::Reader;
+use csi_gateway::registry::reporter::transitions;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -93,10 +95,25 @@ impl Host {
         let now = Timestamp::now();
         let records = (0..plugins).map(|plugin| RecordChange::Put(Box::new(record(plugin, number, Role::Node, now))));
         let changes: Vec<RecordChange> = records.collect();
-        let (next, touched) = mirror.current().with(&changes, Index(2), now);
-        mirror.publish(next, &touched, &changes, &[]);
-        mirror.scanned();
-        Self { number, mirror, reader, etcd, stop: CancellationToken::new(), agent: None }
+        let host = Self { number, mirror, reader, etcd, stop: CancellationToken::new(), agent: None };
+        host.publish(&changes, now);
+        host.mirror.scanned();
+        host
+    }
+
+    /// Shows changes with what is worth remembering about them, as a registry does.
+    fn publish(&self, changes: &[RecordChange], at: Timestamp) {
+        let current = self.mirror.current();
+        let index = current.index().next();
+        let transitions = changes.iter().flat_map(|change| {
+            let RecordChange::Put(next) = change else { return Vec::new() };
+            let changes = transitions(current.record(&next.key), next).into_iter();
+            let told = |change| Transition { at, index, key: next.key.clone(), change, reason: next.reason.clone() };
+            changes.map(told).collect()
+        });
+        let transitions: Vec<Transition> = transitions.collect();
+        let (next, touched) = current.with(changes, index, at);
+        self.mirror.publish(next, &touched, changes, &transitions);
     }
 
     fn start(&mut self, settings: &Settings) {
@@ -124,9 +141,7 @@ impl Host {
             next.reason = Reason::plain("sick");
         }
         next.reason.text = format!("change-{number};").into();
-        let changes = [RecordChange::Put(Box::new(next))];
-        let (next, touched) = current.with(&changes, current.index().next(), Timestamp::now());
-        self.mirror.publish(next, &touched, &changes, &[]);
+        self.publish(&[RecordChange::Put(Box::new(next))], Timestamp::now());
     }
 }
 

@@ -116,10 +116,11 @@ impl About {
                 };
                 json::compact(&wire::PluginDetail::new(plugin, |path| state.sockets.get(path)))
             }
-            About::Hosts => json::compact(&wire::hosts(catalog, &state.sockets.duplicates())),
+            About::Hosts => json::compact(&wire::hosts(catalog, &state.sockets.duplicates(), |host| state.agent(host))),
             About::Host { id } => {
                 let duplicates = state.sockets.duplicates();
-                let Some(host) = wire::HostDetail::new(catalog, id, &duplicates, |path| state.sockets.get(path)) else {
+                let socket = |path: &str| state.sockets.get(path);
+                let Some(host) = wire::HostDetail::new(catalog, id, &duplicates, state.agent(id), socket) else {
                     return Err(ApiError::NoSuchHost);
                 };
                 json::compact(&host)

@@ -53,6 +53,7 @@ use crate::domain::fleet::FleetStanding;
 use crate::domain::history::Transition;
 use crate::domain::id::PluginId;
 use crate::metrics::Counters;
+use crate::registry::agents::{Agent, Agents};
 use crate::registry::allocations::Allocations;
 use crate::registry::commands::Commands;
 use crate::registry::history;
@@ -162,6 +163,7 @@ pub struct State {
     commands: Option<Commands>,
     /// `None`: nobody says who runs a driver.
     allocations: Option<Allocations>,
+    agents: Option<Agents>,
     /// `None`: ACLs are off.
     access: Option<Access>,
     /// `None`: plain HTTP is spoken.
@@ -191,6 +193,7 @@ impl State {
             bodies: Bodies::default(),
             commands: None,
             allocations: None,
+            agents: None,
             access: None,
             tls: None,
             fleet: None,
@@ -224,6 +227,17 @@ impl State {
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = Some(access);
+        self
+    }
+
+    fn agent(&self, host: &str) -> Option<Agent> {
+        self.agents.as_ref()?.of(host)
+    }
+
+    /// Shows the agents of hosts, too.
+    #[must_use]
+    pub fn with_agents(mut self, agents: Agents) -> Self {
+        self.agents = Some(agents);
         self
     }
 

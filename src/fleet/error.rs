@@ -80,6 +80,25 @@ impl Fault {
     }
 }
 
+/// What etcd answered, or why it did not.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Answer(Box<str>);
+
+impl From<&Status> for Answer {
+    /// tonic prints a status with all that is in it, and what is below it once more.
+    fn from(status: &Status) -> Self {
+        let root = std::iter::successors(std::error::Error::source(status), |error| error.source()).last();
+        let root = root.map(ToString::to_string).unwrap_or_default();
+        let text = match status.message() {
+            "" => status.code().description().to_owned(),
+            message if message.contains(&root) => message.to_owned(),
+            message => format!("{message}: {root}"),
+        };
+        Self(text.into())
+    }
+}
+
 /// An operation on etcd that failed.
 #[derive(Debug, Error)]
 pub enum EtcdError {
@@ -91,7 +110,7 @@ pub enum EtcdError {
         /// Which kind of trouble that is.
         fault: Fault,
         /// etcd's answer, or why there is none.
-        source: Box<Status>,
+        source: Answer,
     },
     /// The file of the password.
     #[error("etcd: cannot read the password's file")]
@@ -109,9 +128,8 @@ pub enum EtcdError {
 impl EtcdError {
     /// A call that failed.
     #[must_use]
-    pub fn call(operation: &'static str, status: Status) -> Self {
-        let fault = fault_of(&status);
-        Self::Call { operation, fault, source: Box::new(status) }
+    pub fn call(operation: &'static str, status: &Status) -> Self {
+        Self::Call { operation, fault: fault_of(status), source: Answer::from(status) }
     }
 
     /// Something that no call says.
@@ -136,8 +154,12 @@ impl EtcdError {
 
     /// Whether an answer was longer than is taken; that is this side's refusal, not etcd's.
     pub(super) fn is_too_long(&self) -> bool {
-        matches!(self, Self::Call { source, .. }
-            if source.code() == Code::OutOfRange && source.message().contains("message length too large"))
+        self.says("decoded message length too large")
+    }
+
+    /// Whether an answer says this.
+    pub(super) fn says(&self, text: &str) -> bool {
+        matches!(self, Self::Call { source, .. } if source.0.contains(text))
     }
 
     /// The same for those who read `/readyz`, metrics and logs.
@@ -153,10 +175,12 @@ fn fault_of(status: &Status) -> Fault {
     let message = status.message();
     match status.code() {
         Code::ResourceExhausted if message.contains("space exceeded") => Fault::Full,
-        Code::InvalidArgument if message.contains("authentication failed") => Fault::Login,
-        Code::InvalidArgument | Code::Unauthenticated if message.contains("auth") || message.contains("user name") => {
-            Fault::Session
+        Code::InvalidArgument
+            if message.contains("authentication failed") || message.contains("user name is empty") =>
+        {
+            Fault::Login
         }
+        Code::InvalidArgument | Code::Unauthenticated if message.contains("auth") => Fault::Session,
         // A change of users or roles elsewhere: the token is of before it.
         Code::InvalidArgument if message.contains("revision of auth store is old") => Fault::Session,
         Code::PermissionDenied => Fault::Denied,
@@ -194,7 +218,7 @@ mod tests {
             (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password", Fault::Login),
             (Code::Unauthenticated, "etcdserver: invalid auth token", Fault::Session),
             (Code::InvalidArgument, "etcdserver: revision of auth store is old", Fault::Session),
-            (Code::InvalidArgument, "etcdserver: user name is empty", Fault::Session),
+            (Code::InvalidArgument, "etcdserver: user name is empty", Fault::Login),
             (Code::PermissionDenied, "etcdserver: permission denied", Fault::Denied),
             (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", Fault::Compacted),
             (Code::NotFound, "etcdserver: requested lease not found", Fault::LeaseLost),
@@ -204,7 +228,7 @@ mod tests {
             (Code::Unavailable, "received fatal alert: CertificateExpired", Fault::Certificate),
             (Code::InvalidArgument, "etcdserver: too many operations in txn request", Fault::Refused),
         ] {
-            let error = EtcdError::call("write", Status::new(code, message));
+            let error = EtcdError::call("write", &Status::new(code, message));
             assert_eq!(error.fault(), fault, "{message}");
             assert!(error.trouble().text.contains(message), "{message}");
         }

@@ -1,9 +1,10 @@
 //! The only user of etcd's protocol: sessions, reads, transactions, leases, watches.
 //!
 //! The client is generated from our own description of it (`etcd.proto`), over the gRPC library that drivers are
-//! asked with: no further dependency, no `protoc`, and TLS by the one library there is. A [`Session`] is one login over
+//! asked with, so it costs no further dependency. A [`Session`] is one login over
 //! one connection; whoever sees it fail makes a new one, which may be with another member.
 
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::Settings;
 use super::dial::Dialer;
@@ -26,6 +27,8 @@ use pb::watch_client::WatchClient;
 
 /// Limit of one call. An etcd that needs longer is as good as away; and what it did all the same is read afterwards.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Bytes that are read of a password's file.
+const LONGEST_PASSWORD: u64 = 64 << 10;
 /// Keys of one page of a read.
 const PAGE: i64 = 1000;
 /// Longest answer that is taken. A page of records is about one MiB; one that is longer is asked for in smaller pages.
@@ -79,17 +82,14 @@ impl Etcd {
         let channel = self.shared.clone().unwrap_or_else(|| self.channel());
         let mut session = Session { channel, token: None };
         if let Some((name, file)) = &self.user {
-            let password = std::fs::read_to_string(file).map_err(EtcdError::Password)?;
-            let message = pb::AuthenticateRequest {
-                name: name.clone(),
-                password: password.trim_end_matches(['\r', '\n']).into(),
-            };
+            let password = password(file).map_err(EtcdError::Password)?;
+            let message = pb::AuthenticateRequest { name: name.clone(), password };
             let mut client = AuthClient::new(session.channel.clone());
-            match client.authenticate(session.request(message)).await {
-                Ok(answer) => session.token = MetadataValue::try_from(answer.into_inner().token).ok().map(Arc::new),
+            match limited("log in", async { client.authenticate(session.request(message)).await }).await {
+                Ok(answer) => session.token = MetadataValue::try_from(answer.token).ok().map(Arc::new),
                 // Then nobody needs to log in.
-                Err(status) if status.message().contains("authentication is not enabled") => {}
-                Err(status) => return Err(EtcdError::call("log in", status)),
+                Err(error) if error.says("authentication is not enabled") => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(session)
@@ -277,24 +277,6 @@ impl Session {
         }
     }
 
-    /// The values under a prefix that were written last, the newest first.
-    pub(super) async fn newest(&self, prefix: &str, mut limit: i64) -> Result<Vec<Read>, EtcdError> {
-        loop {
-            let message = pb::RangeRequest {
-                key: prefix.into(),
-                range_end: end_of(prefix),
-                limit,
-                sort_order: pb::range_request::SortOrder::Descend.into(),
-                sort_target: pb::range_request::SortTarget::Mod.into(),
-                ..Default::default()
-            };
-            match self.range(message).await {
-                Err(error) if error.is_too_long() && limit > 1 => limit = (limit / 8).max(1),
-                page => return Ok(page?.pairs),
-            }
-        }
-    }
-
     /// The newest revision, and that of one key.
     pub(super) async fn word(&self, key: &str) -> Result<Word, EtcdError> {
         let asked = Instant::now();
@@ -345,7 +327,7 @@ impl Session {
                 Ok(Ok(Some(answer))) if answer.ttl > 0 => told(),
                 Ok(Ok(Some(_))) => return EtcdError::state(Fault::LeaseLost, "the lease has run out"),
                 Ok(Ok(None)) => return EtcdError::state(Fault::Away, "the lease's stream has ended"),
-                Ok(Err(status)) => return EtcdError::call("keep the lease", status),
+                Ok(Err(status)) => return EtcdError::call("keep the lease", &status),
                 Err(_) => return EtcdError::state(Fault::Slow, "no answer about the lease"),
             }
             tokio::time::sleep(ttl / 3).await;
@@ -398,7 +380,7 @@ impl Watch {
             let answer = match self.answers.message().await {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return Err(EtcdError::state(Fault::Away, "the watch has ended")),
-                Err(status) => return Err(EtcdError::call("watch", status)),
+                Err(status) => return Err(EtcdError::call("watch", &status)),
             };
             let header = answer.header.unwrap_or_default();
             if answer.compact_revision > 0 {
@@ -406,8 +388,14 @@ impl Watch {
                 return Err(EtcdError::state(Fault::Compacted, what));
             }
             if answer.canceled {
-                let status = Status::unavailable(format!("etcd ended the watch: {}", answer.cancel_reason));
-                return Err(EtcdError::call("watch", status));
+                // Its code is in the text alone.
+                let code = match &*answer.cancel_reason {
+                    reason if reason.contains("permission denied") => Code::PermissionDenied,
+                    reason if reason.contains("auth") => Code::Unauthenticated,
+                    _ => Code::Unavailable,
+                };
+                let status = Status::new(code, format!("etcd ended the watch: {}", answer.cancel_reason));
+                return Err(EtcdError::call("watch", &status));
             }
             let events = answer.events.into_iter().filter_map(|event| {
                 let is_delete = event.r#type() == pb::event::EventType::Delete;
@@ -476,6 +464,13 @@ fn operation(step: Do) -> pb::RequestOp {
     pb::RequestOp { request: Some(request) }
 }
 
+/// What a file holds, without the end of its line; the beginning of it, if it is far too long for a password.
+fn password(file: &std::path::Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(LONGEST_PASSWORD).read_to_string(&mut text)?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
 /// A call with the limit around all of it, dialling included.
 async fn limited<T>(
     operation: &'static str,
@@ -483,7 +478,7 @@ async fn limited<T>(
 ) -> Result<T, EtcdError> {
     match tokio::time::timeout(LIMIT, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(EtcdError::call(operation, status)),
-        Err(_) => Err(EtcdError::call(operation, Status::deadline_exceeded("no answer within 5 s"))),
+        Ok(Err(status)) => Err(EtcdError::call(operation, &status)),
+        Err(_) => Err(EtcdError::call(operation, &Status::deadline_exceeded("no answer within 5 s"))),
     }
 }

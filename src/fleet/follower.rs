@@ -29,6 +29,7 @@ use crate::domain::history::Transition;
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
 use crate::domain::record::{Phase, Record};
 use crate::domain::time::{Index, Timestamp};
+use crate::registry::agents::Agents;
 use crate::registry::allocations::Allocations;
 use crate::registry::commands::{Commands, Forget, ForgetError, Forgotten};
 use crate::registry::history::{History, Recent};
@@ -46,6 +47,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const UNSHOWN: Duration = Duration::from_millis(300);
 /// From an attempt to write what is declared to the next one.
 const DECLARE_AGAIN: Duration = Duration::from_secs(2);
+/// From a reading of the history that failed to the next one.
+const HISTORY_AGAIN: Duration = Duration::from_secs(5);
 /// How long a host that never registered may have instances: its agent is about to register, or has died over it.
 const REGISTERING: Duration = Duration::from_secs(10);
 /// Writes in flight.
@@ -68,6 +71,8 @@ pub struct Handles {
     pub history: History,
     /// What orchestrators say of allocations.
     pub allocations: Allocations,
+    /// Which agents are there.
+    pub agents: Agents,
     /// Where commands go.
     pub commands: Commands,
     /// How it stands with etcd.
@@ -82,6 +87,7 @@ pub struct Follower {
     mirror: Mirror,
     recent: Recent,
     allocations: Allocations,
+    agents: Agents,
     standing: watch::Sender<FleetStanding>,
     commands: mpsc::Receiver<Forget>,
     view: View,
@@ -100,20 +106,33 @@ pub struct Follower {
     /// What has to be shown for it to be current.
     word: Option<Word>,
     writes: JoinSet<Written>,
+    /// Until where history was not read yet.
+    unread: Option<i64>,
+    /// The reading of it.
+    reading: JoinSet<Result<Vec<Transition>, EtcdError>>,
     /// Hosts and plugins that something is being written about.
-    busy: BTreeSet<String>,
+    busy: BTreeSet<About>,
     /// The last write that failed, until one succeeds.
     unwritten: Option<EtcdError>,
     /// What it had shown before its etcd fell back, until that is passed again.
     fell: Option<i64>,
 }
 
+/// What a write is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    /// That a host is lost, or that nothing is left of it.
+    Host(HostId),
+    /// That nothing is left of a plugin.
+    Plugin(PluginId),
+    /// Instances of lost hosts whose time is over.
+    Retired,
+}
+
 /// How a write went.
 #[derive(Debug)]
 struct Written {
-    /// What it was about.
-    about: String,
-    host: Option<HostId>,
+    about: About,
     result: Result<bool, EtcdError>,
 }
 
@@ -132,9 +151,15 @@ impl Follower {
         let recent = Recent::new(RECENT);
         let (standing, told) = watch::channel(FleetStanding::default());
         let (commands_in, commands) = Commands::channel(COMMANDS);
-        let (history, allocations) = (History::recent(recent.clone()), Allocations::default());
-        let handles =
-            Handles { reader, history, allocations: allocations.clone(), commands: commands_in, standing: told };
+        let (allocations, agents) = (Allocations::default(), Agents::default());
+        let handles = Handles {
+            reader,
+            history: History::recent(recent.clone()),
+            allocations: allocations.clone(),
+            agents: agents.clone(),
+            commands: commands_in,
+            standing: told,
+        };
         let follower = Self {
             etcd,
             view: View::new(keys.clone()),
@@ -142,6 +167,7 @@ impl Follower {
             mirror,
             recent,
             allocations,
+            agents,
             standing,
             commands,
             revision: 0,
@@ -155,6 +181,8 @@ impl Follower {
             unshown: BTreeMap::new(),
             word: None,
             writes: JoinSet::new(),
+            unread: None,
+            reading: JoinSet::new(),
             busy: BTreeSet::new(),
             unwritten: None,
             fell: None,
@@ -179,6 +207,7 @@ impl Follower {
                 self.etcd.turn();
             }
             self.writes.shutdown().await;
+            self.reading.shutdown().await;
             self.busy.clear();
             if error.fault() == Fault::Compacted {
                 info!(reason = %crate::telemetry::Chain(&error), "reading the fleet anew");
@@ -207,13 +236,21 @@ impl Follower {
 
     async fn followed(&mut self, backoff: &mut Backoff) -> Result<Infallible, EtcdError> {
         let session = self.etcd.open().await?;
-        let Word { revision, cluster, .. } = session.word(&self.keys.index()).await?;
-        if self.revision > 0 && (revision < self.revision || (self.cluster != cluster && self.cluster != 0)) {
+        let word = session.word(&self.keys.index()).await?;
+        let Word { revision, cluster, .. } = word;
+        let has_fallen = word.moved < self.view.moved();
+        if self.revision > 0
+            && (revision < self.revision || has_fallen || (self.cluster != cluster && self.cluster != 0))
+        {
             if revision < self.revision {
                 self.fell = self.fell.max(Some(self.revision));
+                self.recent.clear();
             }
             self.revision = 0;
             self.declare_at = Some(Instant::now());
+            if has_fallen && revision >= self.view.moved() {
+                self.raise(&session, word.moved).await?;
+            }
         }
         self.cluster = cluster;
         if self.revision == 0 {
@@ -225,6 +262,7 @@ impl Follower {
         self.look_after(&session, None);
         self.tell(None);
         self.word = None;
+        self.read_history(&session, Duration::ZERO);
         let asked = asked(&session, self.keys.index(), Duration::ZERO);
         tokio::pin!(asked);
         let mut heard = Instant::now();
@@ -244,6 +282,17 @@ impl Follower {
                     watch.ask();
                     asked.set(self::asked(&session, self.keys.index(), ASK));
                 }
+                Some(Ok(read)) = self.reading.join_next() => match read {
+                    Ok(read) => {
+                        self.recent.merge(read);
+                        self.unread = None;
+                    }
+                    // Compacted meanwhile, say. Nothing else depends on it.
+                    Err(error) => {
+                        info!(reason = %crate::telemetry::Chain(&error), "reading the history anew");
+                        self.read_history(&session, HISTORY_AGAIN);
+                    }
+                },
                 Some(written) = self.writes.join_next() => {
                     if let Ok(written) = written {
                         self.written(&session, written)?;
@@ -256,6 +305,30 @@ impl Follower {
                 Some(command) = self.commands.recv() => self.forget(&session, command).await,
             }
         }
+    }
+
+    /// Moves indexes that a backup took back beyond those that were shown, before anybody sees them. (Where its revision
+    /// was not raised, too, nothing can; see [`Fault::Restored`].)
+    async fn raise(&self, session: &Session, moved: i64) -> Result<(), EtcdError> {
+        let dates = PluginDates { created: (self.clock)() }.to_stored();
+        let known = self.view.plugins.iter().filter(|(_, entry)| entry.dates.is_some());
+        let mut steps: Vec<Do> = known.map(|(id, _)| Do::Touch(self.keys.plugin(id), dates.clone())).collect();
+        while !steps.is_empty() {
+            let rest = steps.split_off(steps.len().min(OPERATIONS));
+            if rest.is_empty() {
+                steps.extend(self.indexes());
+            }
+            // Of several aggregators one is the last.
+            let is_unmoved = If::Unmoved(self.keys.index(), moved);
+            match session.transact(vec![is_unmoved], std::mem::replace(&mut steps, rest)).await {
+                Ok((true, _)) => {}
+                Ok((false, _)) => return Ok(()),
+                Err(error) if error.is_of_writes_only() => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        warn!("etcd was restored from a backup: indexes are raised beyond those that were shown");
+        Ok(())
     }
 
     /// Takes in what a watch says.
@@ -287,6 +360,9 @@ impl Follower {
                 let shown = self.revision;
                 let events = events.into_iter().filter(|(read, _)| read.mod_revision > shown);
                 let mut step = self.view.apply(&current, events);
+                for (host, agent) in step.agents.drain(..) {
+                    self.agents.put(host, agent);
+                }
                 for (id, allocation) in step.allocations.drain(..) {
                     match allocation {
                         Some(allocation) => self.allocations.put(allocation),
@@ -326,7 +402,7 @@ impl Follower {
         let mut view = View::new(self.keys.clone());
         let mut catalog = Catalog::empty(Index(1));
         let mut all = Step::default();
-        let mut allocations = Vec::new();
+        let (mut allocations, mut agents) = (Vec::new(), BTreeMap::new());
         let mut at = 0;
         // Hosts first: whether a record is shown depends on its host.
         let single = [self.keys.index(), self.keys.nomad_index()];
@@ -340,6 +416,7 @@ impl Follower {
                 all.affected.extend(step.affected);
                 all.hosts.extend(step.hosts);
                 all.emptied.extend(step.emptied);
+                agents.extend(step.agents.into_iter().filter_map(|(host, agent)| Some((host, agent?))));
                 allocations.extend(step.allocations.into_iter().filter_map(|(_, allocation)| allocation));
             };
             at = session.list(prefix, at, false, &mut take).await?;
@@ -371,9 +448,10 @@ impl Follower {
             std::time::Instant::now(),
         );
         self.allocations.replace(allocations);
+        self.agents.replace(agents);
         self.show(&current, &all);
         self.revision = at;
-        self.recent.replace(self.read_history(session, at).await?);
+        self.unread = Some(at);
         info!(
             instances = self.mirror.current().records().count(),
             hosts = self.view.hosts.len(),
@@ -384,15 +462,14 @@ impl Follower {
         Ok(())
     }
 
-    /// What happened until a revision: what happened since is told by the watch.
-    async fn read_history(&self, session: &Session, until: i64) -> Result<Vec<Transition>, EtcdError> {
-        let limit = i64::try_from(RECENT).unwrap_or(i64::MAX);
-        let reads: Vec<Read> = session.newest(&self.keys.history(None), limit).await?;
-        let decoded = reads.into_iter().rev().filter(|read| read.mod_revision <= until).filter_map(|read| {
-            let transition = Transition::from_stored(&read.value).ok()?;
-            Some(Transition { index: Index(u64::try_from(read.mod_revision).ok()?), ..transition })
+    /// Reads the history after a pause, if there is one that was not read.
+    fn read_history(&mut self, session: &Session, pause: Duration) {
+        let Some(until) = self.unread else { return };
+        let reading = read_history(session.clone(), self.keys.clone(), until);
+        self.reading.spawn(async move {
+            tokio::time::sleep(pause).await;
+            reading.await
         });
-        Ok(decoded.collect())
     }
 
     /// Starts what a step makes necessary; `None`: looks at everything.
@@ -431,7 +508,7 @@ impl Follower {
             if let (0, Some((_, moved, _)), None) = (entry.instances, entry.dates, entry.expected()) {
                 let key = self.keys.plugin(&id);
                 let conditions = vec![If::Unmoved(key.clone(), moved)];
-                self.write(session, format!("plugin {id}"), None, conditions, vec![Do::Delete(key)]);
+                self.write(session, About::Plugin(id), conditions, vec![Do::Delete(key)]);
             }
         }
         self.catch_up(session);
@@ -442,7 +519,7 @@ impl Follower {
         let is_free = self.writes.len() < WRITES;
         let silent = self.silent.values().min().copied().filter(|_| is_free);
         let retired =
-            self.retirement.next().map(Instant::from_std).filter(|_| is_free && !self.busy.contains("retired"));
+            self.retirement.next().map(Instant::from_std).filter(|_| is_free && !self.busy.contains(&About::Retired));
         silent.into_iter().chain(retired).chain(self.declare_at).min()
     }
 
@@ -458,7 +535,7 @@ impl Follower {
             self.write_silence(session, &id);
         }
         let over = self.retirement.due(std::time::Instant::now());
-        if !over.is_empty() && !self.busy.contains("retired") && self.writes.len() < WRITES {
+        if !over.is_empty() && !self.busy.contains(&About::Retired) && self.writes.len() < WRITES {
             self.retire(session, over);
         }
     }
@@ -486,26 +563,26 @@ impl Follower {
             return;
         }
         steps.extend(self.indexes());
-        self.write(session, format!("host {id}"), Some(id.clone()), conditions, steps);
+        self.write(session, About::Host(id.clone()), conditions, steps);
     }
 
     fn indexes(&self) -> [Do; 2] {
         [Do::Put(self.keys.index(), Moved {}.to_stored()), Do::Put(self.keys.nomad_index(), Moved {}.to_stored())]
     }
 
-    fn write(&mut self, session: &Session, about: String, host: Option<HostId>, conditions: Vec<If>, steps: Vec<Do>) {
+    fn write(&mut self, session: &Session, about: About, conditions: Vec<If>, steps: Vec<Do>) {
         if !self.busy.insert(about.clone()) {
             return;
         }
         let session = session.clone();
         self.writes.spawn(async move {
             let result = session.transact(conditions, steps).await.map(|(is_done, _)| is_done);
-            Written { about, host, result }
+            Written { about, result }
         });
     }
 
     fn written(&mut self, session: &Session, written: Written) -> Result<(), EtcdError> {
-        let Written { about, host, result } = written;
+        let Written { about, result } = written;
         self.busy.remove(&about);
         match result {
             // Not done means that it happened otherwise meanwhile, which the watch tells.
@@ -513,13 +590,13 @@ impl Follower {
                 if self.unwritten.take().is_some() {
                     self.tell(None);
                 }
-                if about == "retired" {
+                if about == About::Retired {
                     self.catch_up(session);
                 }
                 Ok(())
             }
             Err(error) if error.is_of_writes_only() => {
-                if let Some(host) = host {
+                if let About::Host(host) = about {
                     self.silent.insert(host, Instant::now() + AGAIN);
                 }
                 self.unwritten = Some(error);
@@ -551,7 +628,7 @@ impl Follower {
             self.retirement.postpone(key, now + Duration::from_mins(1));
         }
         let (conditions, steps) = self.removal(&host, &keys);
-        self.write(session, "retired".to_owned(), None, conditions, steps);
+        self.write(session, About::Retired, conditions, steps);
     }
 
     /// What removes instances of one lost host.
@@ -689,6 +766,28 @@ impl Follower {
             is_news
         });
     }
+}
+
+/// The newest of what happened until a revision; what happened since is told by the watch. There may be hundreds of times
+/// as much, so it is read page by page, and beside everything else.
+async fn read_history(session: Session, keys: Keys, until: i64) -> Result<Vec<Transition>, EtcdError> {
+    let mut newest: BTreeMap<(i64, Vec<u8>), Vec<u8>> = BTreeMap::new();
+    let take = |page: super::etcd::Page| {
+        for Read { key, value, mod_revision, .. } in page.pairs {
+            if mod_revision <= until {
+                newest.insert((mod_revision, key), value);
+            }
+        }
+        while newest.len() > RECENT {
+            newest.pop_first();
+        }
+    };
+    session.list(&keys.history(None), 0, false, take).await?;
+    let decoded = newest.into_iter().filter_map(|((revision, _), value)| {
+        let transition = Transition::from_stored(&value).ok()?;
+        Some(Transition { index: Index(u64::try_from(revision).ok()?), ..transition })
+    });
+    Ok(decoded.collect())
 }
 
 /// etcd's word after a pause.

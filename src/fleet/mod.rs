@@ -3,6 +3,9 @@
 //! An agent's [`shipper`] keeps etcd equal to what its own registry knows; an aggregator's [`follower`] makes a catalog of
 //! what etcd holds. etcd orders, stores and tells: nothing here agrees, elects or replicates. `etcd` is the only one that
 //! speaks its protocol, `keys` says where what lies, and `view` is the pure fold from keys to what is shown.
+//!
+//! The crate `etcd-client` would do what `etcd` does. Its build calls `protoc`, which whoever builds this would need; its
+//! TLS chooses a second crypto library; and most of it administers an etcd, which nothing here may be able to do.
 
 mod dial;
 pub mod error;

@@ -170,10 +170,19 @@ impl Shipper {
 
     async fn registered(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, EtcdError> {
         let session = self.etcd.open().await?;
-        let (lease, ttl) = match self.lease.take() {
-            Some(lease) => lease,
-            None => session.grant(super::leased(self.ttl)).await?,
-        };
+        if let Some(lease) = self.lease.take() {
+            let error = self.under(lease, &session, backoff).await;
+            // Run out while nobody answered: with a new one the host is back at once.
+            if error.fault() != Fault::LeaseLost {
+                return Err(error);
+            }
+        }
+        let lease = session.grant(super::leased(self.ttl)).await?;
+        Err(self.under(lease, &session, backoff).await)
+    }
+
+    /// Registers and ships as long as this lease can be kept.
+    async fn under(&mut self, (lease, ttl): (i64, Duration), session: &Session, backoff: &mut Backoff) -> EtcdError {
         let (kept, mut is_kept) = watch::channel(false);
         let keeping = async {
             let told = || {
@@ -182,28 +191,24 @@ impl Shipper {
             session.keep(lease, ttl, told).await
         };
         tokio::pin!(keeping);
-        // Whether it still exists decides whether it can be used, so that comes first.
-        tokio::select! {
-            error = &mut keeping => {
-                if error.fault() != Fault::LeaseLost {
-                    self.lease = Some((lease, ttl));
-                }
-                return Err(error);
-            }
-            kept = is_kept.wait_for(|is_kept| *is_kept) => drop(kept),
-        }
-        let error = tokio::select! {
-            error = &mut keeping => error,
-            shipped = self.ship(&session, lease, backoff) => match shipped {
+        let shipping = async {
+            // Whether it still exists decides whether it can be used, so that comes first. Its sender ends with the future
+            // that keeps it.
+            let _ = is_kept.wait_for(|is_kept| *is_kept).await;
+            match self.ship(session, lease, backoff).await {
                 Ok(never) => match never {},
                 Err(error) => error,
-            },
+            }
+        };
+        let error = tokio::select! {
+            error = &mut keeping => error,
+            error = shipping => error,
         };
         // Kept for the next session: a connection that was lost is no reason for the lease to end.
         if error.fault() != Fault::LeaseLost {
             self.lease = Some((lease, ttl));
         }
-        Err(error)
+        error
     }
 
     async fn ship(

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::warn;
 
 use super::etcd::Read;
-use super::keys::{Expected, HostState, Key, Keys, PluginDates, Presence, Stub};
+use super::keys::{Alive, Expected, HostState, Key, Keys, PluginDates, Presence, Stub};
 use crate::domain::allocation::Allocation;
 use crate::domain::catalog::{Catalog, RecordChange};
 use crate::domain::expected::{DeclaredCounts, HostPattern};
@@ -18,6 +18,7 @@ use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
 use crate::domain::plugin::Dates;
 use crate::domain::record::{Phase, Reason, Record};
 use crate::domain::time::{Index, Timestamp};
+use crate::registry::agents::Agent;
 use crate::registry::reporter;
 use crate::store::record::Stored;
 
@@ -111,6 +112,8 @@ pub(super) struct Step {
     pub(super) changes: Vec<RecordChange>,
     pub(super) affected: BTreeSet<PluginId>,
     pub(super) transitions: Vec<Transition>,
+    /// Agents that came (`None`: went).
+    pub(super) agents: Vec<(HostId, Option<Agent>)>,
     /// What is said of allocations, by their ids; `None`: nothing any more.
     pub(super) allocations: Vec<(Box<str>, Option<Allocation>)>,
     /// Hosts whose state or life moved, or that have fewer instances.
@@ -227,6 +230,9 @@ impl View {
             }
             Key::Alive(host) => {
                 self.hosts.entry(host.clone()).or_default().is_alive = !is_deleted;
+                let alive = if is_deleted { None } else { self.decoded::<Alive>(&read) };
+                let agent = alive.map(|Alive { version, since, .. }| Agent { since, version });
+                folding.step.agents.push((host.clone(), agent));
                 folding.step.hosts.insert(host);
             }
             Key::State(host) => {

@@ -1,7 +1,7 @@
 //! Transitions, read on demand from the store: nobody holds them in memory for the rare reader. An aggregator, which has no
 //! store, holds the newest few thousand of its fleet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::history::Transition;
@@ -50,10 +50,20 @@ impl Recent {
         ring.drain(..excess);
     }
 
-    /// These, oldest first, are all there is.
-    pub fn replace(&self, transitions: impl IntoIterator<Item = Transition>) {
+    /// Adds what was read elsewhere, some of which may be there already.
+    pub fn merge(&self, transitions: Vec<Transition>) {
+        let mut ring = self.ring();
+        let read: BTreeSet<_> = transitions.iter().map(|one| (one.index, one.key.clone())).collect();
+        ring.retain(|one| !read.contains(&(one.index, one.key.clone())));
+        ring.extend(transitions);
+        ring.make_contiguous().sort_by_key(|one| one.index);
+        let excess = ring.len().saturating_sub(self.most);
+        ring.drain(..excess);
+    }
+
+    /// None of it is true any more.
+    pub fn clear(&self) {
         self.ring().clear();
-        self.push(transitions);
     }
 
     fn newest(&self, plugin: Option<&PluginId>, limit: usize) -> Vec<Transition> {

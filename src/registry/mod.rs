@@ -1,5 +1,6 @@
 //! What is known: records folded from reports, the one writer of the catalog, and its readers.
 
+pub mod agents;
 pub mod allocations;
 pub mod changes;
 pub mod commands;

@@ -254,6 +254,70 @@ async fn what_an_orchestrator_says_of_allocations_is_shown_by_aggregators_and_mo
     agent.end().await;
 }
 
+/// As `etcdutl snapshot restore --bump-revision` leaves it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restore_with_a_raised_revision_no_index_falls_though_nothing_differs() {
+    let Some(program) = program() else { return };
+    let mut etcd = EtcdServer::start(&program, &[]).await;
+    let aggregator = Aggregator::start(&etcd, Timestamp::now);
+    let agent = Agent::start(&etcd, Timestamp::now);
+    aggregator.shows(Phase::Healthy).await;
+    // Nobody is left who writes of his own accord.
+    agent.end().await;
+    aggregator.shows(Phase::Lost).await;
+    let backup = etcd.owner().list("/csi-gateway/v1/").await;
+    for _ in 0..50 {
+        etcd.owner().put("/csi-gateway/v1/index", b"\x01{}".to_vec()).await.expect("etcd takes it");
+    }
+    etcd.owner().put("/csi-gateway/v1/nomad-index", b"\x01{}".to_vec()).await.expect("etcd takes it");
+    etcd.owner()
+        .put(&format!("/csi-gateway/v1/plugins/{}", plugin(0)), b"\x01{\"created\":1}".to_vec())
+        .await
+        .expect("etcd takes it");
+    let told = |aggregator: &Aggregator| {
+        let catalog = aggregator.handles.reader.current();
+        let modified =
+            catalog.plugin(plugin(0).as_str()).and_then(|plugin| plugin.dates).map(|dates| dates.modify_index);
+        (catalog.index(), catalog.nomad_index(), modified.unwrap_or_default())
+    };
+    let revision = u64::try_from(etcd.owner().revision().await).expect("positive");
+    until("all of it is shown", async || {
+        let told = told(&aggregator);
+        if told.2 == Index(revision) { Ok(()) } else { Err(format!("{told:?} at {revision}")) }
+    })
+    .await;
+    let before = told(&aggregator);
+    let reader = aggregator.handles.reader.clone();
+    let watching = tokio::spawn(async move {
+        let mut last = Index(0);
+        while last <= before.0 {
+            let now = reader.current().index();
+            assert!(now >= last, "{now} after {last}");
+            last = now;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    etcd.kill().await;
+    etcd.wipe();
+    // At another place first, where nobody looks at it half restored.
+    let mut restored = EtcdServer::start(&program, &[]).await;
+    for pair in backup {
+        let key = String::from_utf8(pair.key).expect("text");
+        restored.owner().put(&key, pair.value).await.expect("etcd takes it");
+    }
+    for _ in 0..200 {
+        restored.owner().put("/somebody/else", "").await.expect("etcd takes it");
+    }
+    restored.kill().await;
+    etcd.take_data_of(&restored);
+    etcd.resume().await;
+    etcd.until_ready().await;
+    aggregator.shows(Phase::Lost).await;
+    watching.await.expect("no index fell");
+    let after = told(&aggregator);
+    assert!(after.0 > before.0 && after.1 > before.1 && after.2 > before.2, "{before:?} {after:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_somebody_else_keeps_under_the_prefix_disturbs_nobody_however_large_it_is() {
     let Some(program) = program() else { return };

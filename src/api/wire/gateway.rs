@@ -22,6 +22,7 @@ use crate::domain::record::{self, Record, Registration};
 use crate::domain::socket::{DirectoryEvents, Duplicate, Searched, SocketStatus};
 use crate::domain::time::Index;
 use crate::domain::topology::{Pairs, Topology};
+use crate::registry::agents::Agent;
 use crate::registry::changes::{PluginStep, Step};
 use crate::registry::commands;
 use crate::registry::reader::{Durability, Standing};
@@ -539,6 +540,7 @@ impl From<&CapabilitySet<GroupCapability>> for GroupDetail {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::api) struct Host<'a> {
+    agent: Option<AgentView>,
     duplicates: Vec<DuplicateSocket>,
     healthy: usize,
     #[serde(rename = "ID")]
@@ -546,6 +548,21 @@ pub(in crate::api) struct Host<'a> {
     instances: usize,
     phases: BTreeMap<&'static str, usize>,
     plugins: BTreeSet<&'a str>,
+}
+
+/// A host's agent, as an aggregator knows it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentView {
+    /// When it registered.
+    since: Option<String>,
+    version: Box<str>,
+}
+
+impl From<Agent> for AgentView {
+    fn from(Agent { since, version }: Agent) -> Self {
+        Self { since: time(since), version }
+    }
 }
 
 /// A socket that would be an instance of the host, were another one not preferred.
@@ -571,12 +588,17 @@ impl From<&Duplicate> for DuplicateSocket {
     }
 }
 
-/// Every host that has an instance, by id.
-pub(in crate::api) fn hosts<'a>(catalog: &'a Catalog, duplicates: &[Duplicate]) -> Vec<Host<'a>> {
+/// Every host that has an instance, by id. `agent` finds the side table's entry by host.
+pub(in crate::api) fn hosts<'a>(
+    catalog: &'a Catalog,
+    duplicates: &[Duplicate],
+    agent: impl Fn(&str) -> Option<Agent>,
+) -> Vec<Host<'a>> {
     let mut hosts = BTreeMap::<&str, Host<'_>>::new();
     for record in catalog.records() {
         let id = record.key.host.as_str();
         let host = hosts.entry(id).or_insert_with(|| Host {
+            agent: agent(id).map(AgentView::from),
             duplicates: Vec::new(),
             healthy: 0,
             id,
@@ -600,6 +622,7 @@ pub(in crate::api) fn hosts<'a>(catalog: &'a Catalog, duplicates: &[Duplicate]) 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::api) struct HostDetail<'a> {
+    agent: Option<AgentView>,
     duplicates: Vec<DuplicateSocket>,
     #[serde(rename = "ID")]
     id: &'a str,
@@ -612,6 +635,7 @@ impl<'a> HostDetail<'a> {
         catalog: &'a Catalog,
         id: &'a str,
         duplicates: &[Duplicate],
+        agent: Option<Agent>,
         socket: impl Fn(&str) -> Option<SocketStatus>,
     ) -> Option<Self> {
         let of = |plugin: &'a Plugin| {
@@ -622,7 +646,7 @@ impl<'a> HostDetail<'a> {
             records.map(|record| InstanceDetail::new(record, socket(&record.socket).as_ref())).collect();
         let duplicates = duplicates.iter().filter(|duplicate| duplicate.key.host.as_str() == id);
         let duplicates: Vec<_> = duplicates.map(DuplicateSocket::from).collect();
-        (!instances.is_empty()).then_some(Self { duplicates, id, instances })
+        (!instances.is_empty()).then_some(Self { agent: agent.map(AgentView::from), duplicates, id, instances })
     }
 }
 

@@ -313,6 +313,21 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_has_at_most_a_mebibyte_however_much_drivers_say_of_themselves() {
+        let mut now = made(60);
+        for record in &mut now {
+            record.reason.text = "x".repeat(64 << 10).into();
+        }
+        let batches = all(&Shipped::default(), &now, &Waiting::new());
+        assert!(batches.len() >= 4);
+        for batch in &batches {
+            let size: usize = batch.steps.iter().map(Do::size).sum();
+            assert!(size <= BYTES, "{size}");
+        }
+        assert_eq!(batches.iter().map(|batch| batch.records.len()).sum::<usize>(), 60);
+    }
+
+    #[test]
     fn only_what_nomad_shows_touches_the_plugin() {
         let mut shipped = Shipped::default();
         let mut now = made(1);

@@ -18,21 +18,21 @@ use csi_gateway::fleet::follower::{Follower, Handles};
 use csi_gateway::fleet::shipper::Shipper;
 use csi_gateway::registry::allocations::Allocations;
 use csi_gateway::registry::mirror::Mirror;
-use csi_gateway::registry::reader::Reader;
+use csi_gateway::registry::reader::{Reader, Subject};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::etcd::{EtcdServer, program};
+use crate::support::etcd::{EtcdServer, Proxy, Wire, program};
 use crate::support::process::until;
 
 const TTL: Duration = Duration::from_secs(3);
 const HOUR: i64 = 3_600_000_000_000;
 const ALLOCATION: &str = "8b0e0c3c-6b1e-4d5c-9d0a-1f2e3d4c5b6a";
 
-fn settings(etcd: &EtcdServer) -> Settings {
+fn settings(url: &str) -> Settings {
     Settings {
-        servers: vec![Server::parse(&etcd.url()).expect("an address")],
+        servers: vec![Server::parse(url).expect("an address")],
         prefix: "/csi-gateway/v1/".to_owned(),
         trust: Trust::default(),
         user: None,
@@ -53,7 +53,7 @@ struct Agent {
 impl Agent {
     fn start(etcd: &EtcdServer, clock: fn() -> Timestamp) -> Self {
         let (mirror, reader) = Mirror::new(Catalog::empty(Index(1)), Duration::from_secs(1));
-        let (settings, stop) = (settings(etcd), CancellationToken::new());
+        let (settings, stop) = (settings(&etcd.url()), CancellationToken::new());
         let (shipper, standing) = Shipper::new(Etcd::new(&settings), &settings, host(0), reader.clone(), None, 32);
         let allocations = Allocations::default();
         let shipper = shipper.with_clock(clock).with_allocations(allocations.clone());
@@ -101,11 +101,23 @@ impl Drop for Aggregator {
 
 impl Aggregator {
     fn start(etcd: &EtcdServer, clock: fn() -> Timestamp) -> Self {
-        let (settings, stop) = (settings(etcd), CancellationToken::new());
+        Self::following(&settings(&etcd.url()), clock)
+    }
+
+    fn following(settings: &Settings, clock: fn() -> Timestamp) -> Self {
+        let stop = CancellationToken::new();
         let day = Duration::from_hours(24);
-        let (follower, handles) = Follower::new(Etcd::new(&settings), &settings, day, Default::default());
+        let (follower, handles) = Follower::new(Etcd::new(settings), settings, day, Default::default());
         tokio::spawn(follower.with_clock(clock).run(stop.clone()));
         Self { handles, stop }
+    }
+
+    async fn is_current(&self) {
+        until("it is current", async || match self.handles.reader.contact() {
+            (true, _) => Ok(()),
+            (false, millis) => Err(millis.to_string()),
+        })
+        .await;
     }
 
     fn phase(&self) -> Option<Phase> {
@@ -135,6 +147,57 @@ impl Aggregator {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_holds_several_fleets_and_an_empty_one_has_an_index_that_can_be_waited_for() {
+    let Some(program) = program() else { return };
+    let etcd = EtcdServer::start(&program, &[]).await;
+    let agent = Agent::start(&etcd, Timestamp::now);
+    let own = Aggregator::start(&etcd, Timestamp::now);
+    // Not even one whose prefix begins like the other's.
+    let others = Settings { prefix: "/csi-gateway/v1/other/".to_owned(), ..settings(&etcd.url()) };
+    let other = Aggregator::following(&others, Timestamp::now);
+    own.shows(Phase::Healthy).await;
+    other.is_current().await;
+    let catalog = other.handles.reader.current();
+    assert_eq!((catalog.index(), catalog.nomad_index(), catalog.plugins().count()), (Index(1), Index(1), 0));
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_compaction_only_those_are_woken_whose_plugin_differs() {
+    let Some(program) = program() else { return };
+    let etcd = EtcdServer::start(&program, &[]).await;
+    let wire = Proxy::to(etcd.address()).await;
+    let agent = Agent::start(&etcd, Timestamp::now);
+    agent.put(record(1, 0, Role::Node, Timestamp(1)));
+    let behind = Aggregator::following(&settings(&wire.url()), Timestamp::now);
+    let ahead = Aggregator::start(&etcd, Timestamp::now);
+    for one in [&behind, &ahead] {
+        one.shows(Phase::Healthy).await;
+        let both = async || match one.handles.reader.current().counting_plugins("").count() {
+            2 => Ok(()),
+            count => Err(count.to_string()),
+        };
+        until("both plugins are shown", both).await;
+    }
+    wire.set(Wire::Cut);
+    agent.put(sick());
+    ahead.shows(Phase::Unhealthy).await;
+    etcd.owner().put("/somebody/else", "").await.expect("etcd takes it");
+    etcd.owner().compact().await;
+    let waiting = [0, 1].map(|number| behind.handles.reader.waiting(Subject::Plugin(plugin(number).to_string())));
+    let [differs, stays] = waiting.each_ref().map(|waiting| waiting.changed());
+    wire.set(Wire::Whole);
+    differs.await;
+    behind.shows(Phase::Unhealthy).await;
+    tokio::select! {
+        biased;
+        () = stays => panic!("its plugin is what it was"),
+        () = std::future::ready(()) => {}
+    }
+    agent.end().await;
 }
 
 static AGENTS_CLOCK: AtomicI64 = AtomicI64::new(0);

@@ -3,6 +3,7 @@
 use std::env;
 use std::error::Error;
 use std::path::Path;
+use std::process::Command;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -14,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let etcd = protox::compile(["src/fleet/etcd.proto"], ["src/fleet"])?;
     tonic_prost_build::configure().build_server(false).compile_fds(etcd)?;
     order_code();
+    shorten_relocations();
     Ok(())
 }
 
@@ -23,12 +25,38 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn order_code() {
     const ORDER: &str = ".cargo/order.ld";
     println!("cargo::rerun-if-changed={ORDER}");
-    let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     let is_known = is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_OS", "linux");
-    let is_chosen = env::var_os("RUSTC_LINKER").is_some()
-        || env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("link-arg=-fuse-ld"));
-    if is("PROFILE", "release") && is_known && !is_chosen && Path::new(ORDER).exists() {
+    if is("PROFILE", "release") && is_known && !is_linker_chosen() && Path::new(ORDER).exists() {
         let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{folder}/{ORDER}");
     }
+}
+
+/// Keeps the list of addresses that the loader corrects at the start in the short form: the long one, 0.7 MiB of it, is read
+/// as a whole and stays in memory. The C library understands the short one from 2.36 on; the program asks for that then.
+fn shorten_relocations() {
+    let is_known = is("CARGO_CFG_TARGET_ENV", "gnu") && is("CARGO_CFG_TARGET_OS", "linux") && is_native();
+    if !is("PROFILE", "release") || !is_known || is_linker_chosen() {
+        return;
+    }
+    let said = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let version = said.trim().strip_prefix("glibc 2.").and_then(|minor| minor.split('.').next()?.parse::<u32>().ok());
+    if version.is_some_and(|minor| minor >= 36) {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Whether this is built for the machine that builds it, whose compiler can be asked.
+fn is_native() -> bool {
+    env::var("HOST").is_ok_and(|host| is("TARGET", &host))
+}
+
+fn is(name: &str, value: &str) -> bool {
+    env::var(name).is_ok_and(|found| found == value)
+}
+
+fn is_linker_chosen() -> bool {
+    env::var_os("RUSTC_LINKER").is_some()
+        || env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("link-arg=-fuse-ld"))
 }

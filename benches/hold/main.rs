@@ -54,12 +54,11 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
     }
 }
 
-/// One answer, as far as it matters here.
+/// When an answer came, and where in the connection's buffer its head ends.
 struct Answer {
     first_byte: SystemTime,
     last_byte: SystemTime,
-    index: u64,
-    changed: SystemTime,
+    head: usize,
 }
 
 /// A connection that asks again and again.
@@ -82,7 +81,7 @@ impl Connection {
     async fn answer(&mut self) -> Result<Answer, Failure> {
         self.buffer.clear();
         let mut first_byte = None;
-        let (head, length) = loop {
+        let (first_byte, head, length) = loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err("the server closed the connection".into());
             }
@@ -92,22 +91,26 @@ impl Connection {
             if length.is_none() && self.header(head, "transfer-encoding") != Some("chunked") {
                 return Err("an answer without a length".into());
             }
-            break ((first_byte, head + 4), length);
+            break (first_byte, head + 4, length);
         };
-        let (first_byte, head) = head;
         // Chunks end with an empty one, and JSON has no such line.
         while length.map_or(!self.buffer.ends_with(b"\r\n0\r\n\r\n"), |length| self.buffer.len() < head + length) {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err("the server closed the connection".into());
             }
         }
-        let last_byte = SystemTime::now();
+        Ok(Answer { first_byte, last_byte: SystemTime::now(), head })
+    }
+
+    /// What the last answer says: its index, and when the change was. Finding that in a large body takes longer than
+    /// receiving it, so it is for when nobody waits any more.
+    fn said(&self, head: usize) -> Result<(u64, SystemTime), Failure> {
         let index = self.header(head, "x-nomad-index").map_or(Ok(0), str::parse)?;
         let changed = match self.header(head, "x-released") {
             Some(nanos) => SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos.parse()?),
             None => newest_update(&self.buffer[head..]).unwrap_or(SystemTime::UNIX_EPOCH),
         };
-        Ok(Answer { first_byte, last_byte, index, changed })
+        Ok((index, changed))
     }
 
     fn header(&self, head: usize, wanted: &str) -> Option<&str> {
@@ -151,7 +154,8 @@ async fn measure(arguments: Arguments) -> Result<(), Failure> {
     }
     let Some(first) = connections.first_mut() else { return Ok(()) };
     first.ask(&path).await?;
-    let mut index = first.answer().await?.index;
+    let answer = first.answer().await?;
+    let (mut index, _) = first.said(answer.head)?;
     let mut done = 0;
     // A round that came too early is repeated, but not for ever.
     for _ in 0..rounds * 4 {
@@ -173,15 +177,17 @@ async fn measure(arguments: Arguments) -> Result<(), Failure> {
         // Reading what the server does with that many takes a moment; the change comes later than that, or is not counted.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let held = pid.map(resident).transpose()?;
+        let answered = answers.join_all().await;
         let mut moments = Vec::with_capacity(readers);
         let (mut change, mut is_one_change, mut last_byte) = (None, true, SystemTime::UNIX_EPOCH);
-        while let Some(answer) = answers.join_next().await {
-            let (connection, answer) = answer??;
+        for answer in answered {
+            let (connection, answer) = answer?;
+            let (seen, changed) = connection.said(answer.head)?;
             connections.push(connection);
             moments.push(answer.first_byte);
-            is_one_change &= *change.get_or_insert(answer.changed) == answer.changed;
+            is_one_change &= *change.get_or_insert(changed) == changed;
             last_byte = last_byte.max(answer.last_byte);
-            index = index.max(answer.index);
+            index = index.max(seen);
         }
         let Some(change) = change.filter(|change| is_one_change && *change > waiting + Duration::from_secs(1)) else {
             continue;

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use bytes::Bytes;
 
@@ -23,6 +23,8 @@ use crate::domain::time::Index;
 const LIMIT: usize = 16 << 20;
 /// What an entry costs beside its body: key, table slots, the allocation that the weak reference keeps.
 const OVERHEAD: usize = 384;
+/// Plugins whose bodies can be made at the same time, if no two fall on one place: more than a machine has cores.
+const MAKING: usize = 32;
 
 /// How a body is to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,6 +146,8 @@ impl Table {
 #[derive(Default)]
 pub(super) struct Bodies {
     reads: RwLock<Table>,
+    /// Held by whoever makes a plugin's body: all who were woken by one change ask for it in one moment.
+    making: [Mutex<()>; MAKING],
     /// As it is, and compressed.
     lists: [RwLock<Option<(Index, Kept)>>; 2],
 }
@@ -158,14 +162,27 @@ fn exclusive<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl Bodies {
+    /// Until it is dropped, nobody else makes a body of this plugin. Never held across an await, so what waits is a thread,
+    /// for as long as it would have made the same bytes.
+    fn making(&self, plugin: &Arc<Plugin>) -> MutexGuard<'_, ()> {
+        // Allocations lie apart by what a plugin needs, so not every bit of the address tells one from another.
+        let address = Arc::as_ptr(plugin).addr();
+        self.making[(address >> 6 ^ address >> 12) % MAKING].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The read body of a plugin.
     pub(super) fn read(&self, plugin: &Arc<Plugin>, form: Form, coding: Coding) -> Content {
         let is_packed = coding != Coding::Identity;
         let place = Place::of(form, is_packed);
-        if let Some(body) = shared(&self.reads).find(plugin, place) {
-            return body.content(coding);
+        let kept = || Some(shared(&self.reads).find(plugin, place)?.content(coding));
+        if let Some(content) = kept() {
+            return content;
         }
-        // Made outside the lock: a second asker may make the same bytes, but nobody waits for another plugin's.
+        // Made outside the table's lock: nobody waits for another plugin's body.
+        let _making = self.making(plugin);
+        if let Some(content) = kept() {
+            return content;
+        }
         let body = if is_packed {
             // Whoever wants it compressed does not want it as it is, so that is used where it is, and not kept.
             let plain = self.kept(plugin, form).unwrap_or_else(|| made(plugin, form).into());
@@ -239,15 +256,22 @@ impl Bodies {
         let index = catalog.nomad_index();
         let is_packed = coding != Coding::Identity;
         let place = &self.lists[usize::from(is_packed)];
-        if let Some((made_at, body)) = &*shared(place)
-            && *made_at == index
-        {
-            return body.content(coding);
+        let kept = |place: &Option<(Index, Kept)>| match place {
+            Some((made_at, body)) if *made_at == index => Some(body.content(coding)),
+            _ => None,
+        };
+        if let Some(content) = kept(&shared(place)) {
+            return content;
+        }
+        // Who waits here wants the very list that is being made, or one of another index.
+        let mut place = exclusive(place);
+        if let Some(content) = kept(&place) {
+            return content;
         }
         let plain = nomad::list_body(catalog.counting_plugins("").map(|plugin| &**plugin));
         let body = if is_packed { Kept::Packed(Packed::new(&plain)) } else { Kept::Plain(plain.into()) };
         let content = body.content(coding);
-        *exclusive(place) = Some((index, body));
+        *place = Some((index, body));
         content
     }
 }
@@ -266,6 +290,10 @@ fn made(plugin: &Plugin, form: Form) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::catalog::RecordChange;
+    use crate::domain::id::{HostId, InstanceKey, Role};
+    use crate::domain::record::{Owner, Phase, Reason, Record};
+    use crate::domain::time::Timestamp;
 
     const PLACE: Place = Place(0);
 
@@ -278,32 +306,29 @@ mod tests {
         Entry { plugin: Arc::downgrade(plugin), body, was_used: AtomicBool::new(false) }
     }
 
+    fn change(plugin: &str, host: &str) -> RecordChange {
+        RecordChange::Put(Box::new(Record {
+            key: InstanceKey {
+                plugin: PluginId::parse(plugin).expect("legal"),
+                role: Role::Node,
+                host: HostId::parse(host).expect("legal"),
+            },
+            phase: Phase::Healthy,
+            reason: Reason::plain("healthy"),
+            since: Timestamp(1),
+            update_time: Timestamp(1),
+            was_healthy: true,
+            has_answered: true,
+            fingerprint: None,
+            owner: Owner::default(),
+            socket: "/x".into(),
+            is_configured: true,
+            registration: None,
+        }))
+    }
+
     fn plugins(count: usize) -> Vec<Arc<Plugin>> {
-        use crate::domain::catalog::RecordChange;
-        use crate::domain::id::{HostId, InstanceKey, Role};
-        use crate::domain::record::{Owner, Phase, Reason, Record};
-        use crate::domain::time::Timestamp;
-        let change = |name: String| {
-            RecordChange::Put(Box::new(Record {
-                key: InstanceKey {
-                    plugin: PluginId::parse(&name).expect("legal"),
-                    role: Role::Node,
-                    host: HostId::parse("host-one").expect("legal"),
-                },
-                phase: Phase::Healthy,
-                reason: Reason::plain("healthy"),
-                since: Timestamp(1),
-                update_time: Timestamp(1),
-                was_healthy: true,
-                has_answered: true,
-                fingerprint: None,
-                owner: Owner::default(),
-                socket: "/x".into(),
-                is_configured: true,
-                registration: None,
-            }))
-        };
-        let changes: Vec<_> = (0..count).map(|number| change(format!("p{number}"))).collect();
+        let changes: Vec<_> = (0..count).map(|number| change(&format!("p{number}"), "host-one")).collect();
         let (catalog, _) = Catalog::default().with(&changes, Index(1), Timestamp(1));
         catalog.plugins().cloned().collect()
     }
@@ -317,6 +342,40 @@ mod tests {
             }
         }
         assert_eq!(places.into_iter().collect::<Vec<_>>(), (0..Place::COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn readers_that_come_together_share_one_body() {
+        let bodies = Bodies::default();
+        let form = Form { shape: ReadShape::Nomad, is_pretty: false };
+        let hosts: Vec<_> = (0..1_000).map(|host| change("nfs", &format!("host-{host}"))).collect();
+        for (round, coding) in [Coding::Identity, Coding::Gzip].into_iter().cycle().take(10).enumerate() {
+            let index = Index(1 + round as u64);
+            let (catalog, _) = Catalog::default().with(&hosts, index, Timestamp(1));
+            let plugin = catalog.plugins().next().expect("one");
+            let barrier = std::sync::Barrier::new(4);
+            let address = |content: Content| match content {
+                Content::Plain(body) | Content::Coded(body) => body.as_ptr().addr(),
+                other => panic!("{other:?}"),
+            };
+            let at_once = |read: &(dyn Fn() -> Content + Sync)| {
+                std::thread::scope(|scope| {
+                    let readers = [(); 4].map(|()| {
+                        scope.spawn(|| {
+                            barrier.wait();
+                            read()
+                        })
+                    });
+                    // Held until all have theirs, or one's could be where another's was.
+                    let contents = readers.map(|reader| reader.join().expect("a body"));
+                    contents.map(address)
+                })
+            };
+            let reads = at_once(&|| bodies.read(plugin, form, coding));
+            assert!(reads.iter().all(|address| *address == reads[0]), "{coding:?}: {reads:?}");
+            let lists = at_once(&|| bodies.list(&catalog, coding));
+            assert!(lists.iter().all(|address| *address == lists[0]), "{coding:?}: {lists:?}");
+        }
     }
 
     #[test]

@@ -450,6 +450,7 @@ impl Follower {
         self.allocations.replace(allocations);
         self.agents.replace(agents);
         self.show(&current, &all);
+        self.view.sweep(&all);
         self.revision = at;
         self.unread = Some(at);
         info!(

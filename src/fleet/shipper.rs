@@ -250,7 +250,13 @@ impl Shipper {
                         () = changed => {}
                         () = either(replaced) => {}
                         // Whoever has nothing to tell learns only so that somebody else tells it.
-                        () = tokio::time::sleep(self.ttl) => self.transact(session, &guards, Vec::new()).await?,
+                        () = tokio::time::sleep(self.ttl.mul_f64(0.5 + fastrand::f64() / 2.0)) => {
+                            match self.transact(session, &guards, Vec::new()).await {
+                                // 3.4 refuses even this then.
+                                Err(error) if error.fault() != Fault::Full => return Err(error),
+                                _ => {}
+                            }
+                        }
                     }
                 }
                 // The lease lives on, so nothing has to be read again.

@@ -1,6 +1,7 @@
 //! What is wrong with an etcd, told apart by what its owner has to do, and over when that is done.
 
 use std::path::Path;
+use std::time::Duration;
 
 use csi_gateway::demo::FakeDriver;
 use tempfile::TempDir;
@@ -115,7 +116,7 @@ async fn a_full_etcd_is_told_and_what_waits_for_it_is_written_when_its_owner_has
 async fn a_wrong_password_is_told_and_a_right_one_taken_without_a_restart() {
     let Some(program) = program() else { return };
     let folder = TempDir::new().expect("a scratch folder");
-    let etcd = EtcdServer::start(&program, &[]).await;
+    let etcd = EtcdServer::start(&program, &["--auth-token-ttl=1"]).await;
     etcd.owner().enable_users("gateway", "right", "/csi-gateway/v1/").await;
     let password = folder.path().join("password");
     std::fs::write(&password, "wrong\n").expect("a password");
@@ -128,7 +129,11 @@ async fn a_wrong_password_is_told_and_a_right_one_taken_without_a_restart() {
     let more = [&login[..], &["--plugin-type=node"]].concat();
     let host = Host::new("host-aaaa", &etcd.url(), FakeDriver::node(PLUGIN), &more).await;
     plugin_until(&aggregator, "it is healthy", nodes(1, 1)).await;
-    drop(host);
+    // A login that etcd forgot meanwhile is followed by the next one.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    host.sicken();
+    plugin_until(&aggregator, "it is sick", nodes(0, 1)).await;
+    ready_until(host.agent(), 200, "ok").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

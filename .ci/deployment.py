@@ -62,6 +62,34 @@ VALUES = {
         "metrics": {"serviceMonitor": {"enabled": True, "interval": "1m"}},
         "networkPolicy": {"enabled": False},
     },
+    "a fleet, its etcd with certificates": {
+        "fleet": {"etcdServers": ["https://etcd-0:2379", "https://etcd-1"], "etcdTlsSecret": "etcd", "etcdClientCertificate": True, "hostTTL": "1m"},
+        "aggregator": {"enabled": True, "replicas": 3, "spread": "DoNotSchedule"},
+        "metrics": {"podMonitor": {"enabled": True}},
+        "config": 'plugin "nfs.csi.k8s.io" {\n  host_selector = "storage-*"\n}\n',
+    },
+    "a fleet with a password, ACLs and TLS": {
+        "fleet": {"etcdServers": ["http://10.0.0.1:12379"], "etcdPrefix": "/storage/", "etcdUsername": "csi", "etcdPasswordSecret": "etcd-password"},
+        "aggregator": {
+            "enabled": True,
+            "port": 14649,
+            "retireLost": "1h",
+            "extraArgs": ["--history=64"],
+            "env": [{"name": "RUST_LOG", "value": "csi_gateway=debug"}],
+            "annotations": {"example.com/a": "b"},
+            "podAnnotations": {"example.com/a": "b"},
+            "podLabels": {"example.com/a": "b"},
+            "priorityClassName": "system-cluster-critical",
+            "tolerations": [{"operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}},
+            "podDisruptionBudget": {"enabled": False},
+            "service": {"type": "LoadBalancer", "annotations": {"example.com/a": "b"}},
+        },
+        "acl": {"existingSecret": "csi-gateway-tokens", "policiesConfigMap": "csi-gateway-policies"},
+        "tls": {"existingSecret": "csi-gateway-tls"},
+        "metrics": {"serviceMonitor": {"enabled": True}},
+        "networkPolicy": {"egress": [{"ports": [{"port": 4646, "protocol": "TCP"}]}]},
+    },
     "everything else": {
         "nameOverride": "gateway",
         "fullnameOverride": "storage-gateway",
@@ -98,6 +126,12 @@ WRONG = [
     ({"tls": {"clientAuth": "required"}}, "clientAuth"),
     ({"agent": {"socketMode": "rw"}}, "socketMode"),
     ({"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
+    ({"aggregator": {"enabled": True}}, "fleet.etcdServers"),
+    ({"fleet": {"etcdTlsSecret": "etcd"}}, "fleet.etcdServers"),
+    ({"fleet": {"etcdServers": ["etcd:2379"]}}, "etcdServers"),
+    ({"fleet": {"etcdServers": ["https://etcd:2379"], "etcdClientCertificate": True}}, "etcdTlsSecret"),
+    ({"fleet": {"etcdServers": ["https://etcd:2379"], "etcdUsername": "csi"}}, "etcdPasswordSecret"),
+    ({"aggregator": {"spread": "Always"}}, "spread"),
     ({"service": {"enabled": False}, "metrics": {"serviceMonitor": {"enabled": True}}}, "service.enabled"),
 ]
 
@@ -187,6 +221,8 @@ def leaves(values, prefix=""):
 
 # Values whose parts are Kubernetes' own words.
 COMPOUND = {
+    "aggregator.resources",
+    "aggregator.nodeSelector",
     "agent.resources",
     "agent.nodeSelector",
     "agent.updateStrategy",

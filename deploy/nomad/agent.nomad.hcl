@@ -1,5 +1,8 @@
 # The agent on every Nomad client: finds the sockets of all CSI plugins of its host, and serves what it learns.
 # Needs client.hcl on the clients. `nomad job run -var=image=images.example.com/csi-gateway:v0.1.0 agent.nomad.hcl`
+#
+# In a fleet, with aggregator.nomad.hcl: `-var=etcd_servers=https://etcd-0:2379,https://etcd-1:2379`, and what etcd wants to see in a
+# Nomad variable: `nomad var put nomad/jobs/csi-gateway ca=@ca.pem cert=@agent.pem key=@agent-key.pem`.
 
 variable "image" {
   type        = string
@@ -11,6 +14,23 @@ variable "port" {
   type        = number
   default     = 4649
   description = "The port on every client."
+}
+
+variable "etcd_servers" {
+  type        = string
+  default     = ""
+  description = "Members of the fleet's etcd, with commas; empty: no fleet."
+}
+
+locals {
+  fleet = var.etcd_servers == "" ? [] : [
+    "--role=agent",
+    "--etcd-servers=${var.etcd_servers}",
+    "--etcd-cafile=/secrets/ca.pem",
+    "--etcd-certfile=/secrets/cert.pem",
+    "--etcd-keyfile=/secrets/key.pem",
+  ]
+  files = var.etcd_servers == "" ? [] : ["ca", "cert", "key"]
 }
 
 job "csi-gateway" {
@@ -81,13 +101,13 @@ job "csi-gateway" {
 
       config {
         image = var.image
-        args = [
+        args = concat([
           "serve",
           "--nomad-state-dir=/nomad",
           "--host-id=${node.unique.id}",
           "--state-dir=${NOMAD_ALLOC_DIR}/data",
           "--http-endpoint=:${var.port}",
-        ]
+        ], local.fleet)
         ports           = ["http"]
         readonly_rootfs = true
         # Root, for Nomad's directories are root's; the one capability opens sockets of drivers that run as somebody else.
@@ -101,6 +121,17 @@ job "csi-gateway" {
         read_only   = true
         # Volumes are staged below it. A private mount would hold them after the host has unmounted them.
         propagation_mode = "host-to-task"
+      }
+
+      # Read anew for each connection to etcd, so nothing restarts when they change.
+      dynamic "template" {
+        for_each = local.files
+        content {
+          data        = "{{ with nomadVar \"nomad/jobs/csi-gateway\" }}{{ .${template.value} }}{{ end }}"
+          destination = "secrets/${template.value}.pem"
+          change_mode = "noop"
+          perms       = "0400"
+        }
       }
 
       logs {

@@ -74,7 +74,15 @@ VALUES = {
             "enabled": True,
             "port": 14649,
             "retireLost": "1h",
+            "config": 'plugin "nfs.csi.k8s.io" {\n  nodes_expected = 3\n}\n',
             "extraArgs": ["--history=64"],
+            "envFrom": [{"configMapRef": {"name": "more"}}],
+            "extraVolumes": [{"name": "more", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+            "updateStrategy": {"type": "Recreate", "rollingUpdate": None},
+            "startupProbe": None,
+            "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+            "serviceAccount": {"create": False},
             "env": [{"name": "RUST_LOG", "value": "csi_gateway=debug"}],
             "annotations": {"example.com/a": "b"},
             "podAnnotations": {"example.com/a": "b"},
@@ -85,10 +93,18 @@ VALUES = {
             "podDisruptionBudget": {"enabled": False},
             "service": {"type": "LoadBalancer", "annotations": {"example.com/a": "b"}},
         },
+        # What only agents may have.
+        "config": 'plugin "nfs.csi.k8s.io" {\n  socket = "/var/lib/kubelet/plugins/csi-nfsplugin/csi.sock"\n}\n',
+        "agent": {"hostNetwork": True},
         "acl": {"existingSecret": "csi-gateway-tokens", "policiesConfigMap": "csi-gateway-policies"},
         "tls": {"existingSecret": "csi-gateway-tls"},
         "metrics": {"serviceMonitor": {"enabled": True}},
         "networkPolicy": {"egress": [{"ports": [{"port": 4646, "protocol": "TCP"}]}]},
+    },
+    "a fleet with a long name": {
+        "fullnameOverride": "a-name-of-fifty-five-characters-as-the-schema-allows-it",
+        "fleet": {"etcdServers": ["https://[fd00::1]"]},
+        "aggregator": {"enabled": True},
     },
     "everything else": {
         "nameOverride": "gateway",
@@ -130,6 +146,10 @@ WRONG = [
     ({"fleet": {"etcdTlsSecret": "etcd"}}, "fleet.etcdServers"),
     ({"fleet": {"etcdServers": ["etcd:2379"]}}, "etcdServers"),
     ({"fleet": {"etcdServers": ["https://etcd:2379"], "etcdClientCertificate": True}}, "etcdTlsSecret"),
+    ({"fleet": {"etcdServers": ["http://etcd:2379"], "etcdTlsSecret": "etcd"}}, "https://"),
+    ({"fleet": {"etcdServers": ["https://etcd:2379"], "hostTTL": "500ms"}}, "hostTTL"),
+    ({"fleet": {"etcdServers": ["https://etcd:2379"], "etcdPasswordSecret": "etcd-password"}}, "etcdUsername"),
+    ({"aggregator": {"extraArgs": ["--etcd-servers=https://etcd:2379"]}}, "extraArgs"),
     ({"fleet": {"etcdServers": ["https://etcd:2379"], "etcdUsername": "csi"}}, "etcdPasswordSecret"),
     ({"aggregator": {"spread": "Always"}}, "spread"),
     ({"service": {"enabled": False}, "metrics": {"serviceMonitor": {"enabled": True}}}, "service.enabled"),
@@ -219,16 +239,12 @@ def leaves(values, prefix=""):
             yield name
 
 
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 # Values whose parts are Kubernetes' own words.
 COMPOUND = {
-    "aggregator.resources",
-    "aggregator.nodeSelector",
-    "agent.resources",
-    "agent.nodeSelector",
-    "agent.updateStrategy",
-    "agent.startupProbe",
-    "agent.livenessProbe",
-    "agent.readinessProbe",
+    *(f"{component}.{name}" for component in ("agent", "aggregator") for name in ("resources", "nodeSelector", "updateStrategy", *PROBES)),
+    "aggregator.podSecurityContext",
+    "aggregator.containerSecurityContext",
     "podSecurityContext",
     "containerSecurityContext",
     "metrics.dashboards.labels",
@@ -238,7 +254,7 @@ COMPOUND = {
 def described_leaves():
     """Names of values in values.yaml that a comment `# -- ` stands above, or above a list of them in one place."""
     stack, is_described = [], False
-    above = None
+    above = ""
     for line in (CHART / "values.yaml").read_text(encoding="utf-8").splitlines():
         text = line.strip()
         if text.startswith("# --"):
@@ -252,13 +268,14 @@ def described_leaves():
         if any(name.startswith(f"{other}.") for other in COMPOUND):
             continue
         # The three probes share one comment.
-        if is_described or above in PROBES and name in PROBES:
+        if is_described or is_probe(above) and is_probe(name):
             yield name
             above = name
         is_described = False
 
 
-PROBES = {"agent.startupProbe", "agent.livenessProbe", "agent.readinessProbe"}
+def is_probe(name):
+    return name.rpartition(".")[2] in PROBES
 
 
 def kustomizations():
@@ -452,6 +469,7 @@ def check_apply(kustomize, programs):
                         raise Wrong(f"{name}: {error}") from error
                     applied += 1
             check_that_it_judges(server)
+            check_aggregators_are_restricted(server, sets)
             check_install(server)
         finally:
             server.stop()
@@ -466,6 +484,30 @@ def check_that_it_judges(server):
     except Wrong:
         return
     raise Wrong("a misspelt field was taken")
+
+
+def check_aggregators_are_restricted(server, sets):
+    """A namespace that allows nothing takes aggregators; a DaemonSet of agents it warns of, so it does judge."""
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "restricted", "labels": labels}}, is_dry=False)
+    found = {"Deployment": 0, "DaemonSet": 0}
+    for name, things in sets:
+        for thing in things:
+            # Drivers of the examples are privileged, and not ours.
+            if thing["kind"] not in found or "app.kubernetes.io/part-of" not in thing["metadata"].get("labels", {}):
+                continue
+            found[thing["kind"]] += 1
+            moved = {**thing, "metadata": {**thing["metadata"], "namespace": "restricted"}}
+            try:
+                server.apply(moved)
+            except Wrong as error:
+                if thing["kind"] == "Deployment":
+                    raise Wrong(f"{name}: {error}") from error
+            else:
+                if thing["kind"] == "DaemonSet":
+                    raise Wrong(f"{name}: a restricted namespace took agents")
+    if not all(found.values()):
+        raise Wrong(f"nothing to judge: {found}")
 
 
 def check_install(server):
@@ -490,13 +532,24 @@ def containers(thing):
     return [*spec.get("initContainers", []), *spec.get("containers", [])]
 
 
+def config_of(thing, things):
+    """The configuration file that a workload mounts, from the ConfigMap that is made with it."""
+    spec = thing.get("spec", {})
+    volumes = spec.get("template", {}).get("spec", spec).get("volumes", [])
+    names = {volume["configMap"]["name"] for volume in volumes if volume["name"] == "config"}
+    found = [one["data"]["csi-gateway.hcl"] for one in things if one["kind"] == "ConfigMap" and one["metadata"]["name"] in names]
+    if len(found) != len(names):
+        raise Wrong(f"{thing['kind']} mounts {names}, which nothing makes")
+    return found[0] if found else None
+
+
 def check_arguments(kustomize, binary, *jobs):
     """Our own program takes every argument that is written somewhere."""
     found = []
     with helm.Chart.load(CHART) as chart:
         for name, values in value_sets():
             things = [thing for _, thing in rendered(chart, values)[0]]
-            found += [(name, one["args"], values.get("config")) for thing in things for one in containers(thing)]
+            found += [(name, one["args"], config_of(thing, things)) for thing in things for one in containers(thing)]
     for folder in kustomizations():
         for thing in built(kustomize, folder):
             ours = [one for one in containers(thing) if "csi-gateway:" in one["image"]]
@@ -507,9 +560,23 @@ def check_arguments(kustomize, binary, *jobs):
         job = json.loads(Path(path).read_text(encoding="utf-8"))["Job"]
         tasks = [task for group in job["TaskGroups"] for task in group["Tasks"] if task["Name"] == "csi-gateway"]
         found += [(path, task["Config"]["args"], None) for task in tasks]
+        for task in tasks:
+            check_secrets(path, task)
     for where, arguments, config in found:
         take(binary, where, arguments, config)
     print(f"{len(found)} command lines, all of which the program takes")
+
+
+def check_secrets(where, task):
+    """What a job's task reads as a secret is what its templates write, and etcd's certificate is looked at."""
+    arguments = task["Config"]["args"]
+    read = {match[1] for one in arguments if (match := re.search(r"=(?:/secrets|\$\{NOMAD_SECRETS_DIR\})/(.+)$", one))}
+    written = {one["DestPath"].removeprefix("secrets/") for one in task.get("Templates") or []}
+    if read != written:
+        raise Wrong(f"{where}: secrets that are read and not written, or the other way round: {sorted(read ^ written)}")
+    is_tls = any(one.startswith("--etcd-servers=") and "https://" in one for one in arguments)
+    if is_tls != any(one.startswith("--etcd-cafile=") for one in arguments):
+        raise Wrong(f"{where}: etcd's authorities are given where there is no TLS, or the other way round")
 
 
 def take(binary, where, arguments, config):

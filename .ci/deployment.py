@@ -5,9 +5,10 @@ kustomize, a real API server.
     .ci/deployment.py manifests KUSTOMIZE
     .ci/deployment.py apply KUSTOMIZE KUBERNETES
     .ci/deployment.py arguments KUSTOMIZE BINARY JOB…
+    .ci/deployment.py fleet KUSTOMIZE BINARY ETCD
 
-KUSTOMIZE is the program, KUBERNETES the folder that .ci/kubernetes makes, BINARY our own program, a JOB what Nomad makes of a
-job's file. Run by .ci/deploy, which installs them.
+KUSTOMIZE and ETCD are programs, KUBERNETES is the folder that .ci/kubernetes makes, BINARY our own program, a JOB what Nomad makes
+of a job's file. Run by .ci/deploy, which installs them.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -74,7 +76,15 @@ VALUES = {
             "enabled": True,
             "port": 14649,
             "retireLost": "1h",
+            "config": 'plugin "nfs.csi.k8s.io" {\n  nodes_expected = 3\n}\n',
             "extraArgs": ["--history=64"],
+            "envFrom": [{"configMapRef": {"name": "more"}}],
+            "extraVolumes": [{"name": "more", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+            "updateStrategy": {"type": "Recreate", "rollingUpdate": None},
+            "startupProbe": None,
+            "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+            "serviceAccount": {"create": False},
             "env": [{"name": "RUST_LOG", "value": "csi_gateway=debug"}],
             "annotations": {"example.com/a": "b"},
             "podAnnotations": {"example.com/a": "b"},
@@ -85,10 +95,18 @@ VALUES = {
             "podDisruptionBudget": {"enabled": False},
             "service": {"type": "LoadBalancer", "annotations": {"example.com/a": "b"}},
         },
+        # What only agents may have.
+        "config": 'plugin "nfs.csi.k8s.io" {\n  socket = "/var/lib/kubelet/plugins/csi-nfsplugin/csi.sock"\n}\n',
+        "agent": {"hostNetwork": True},
         "acl": {"existingSecret": "csi-gateway-tokens", "policiesConfigMap": "csi-gateway-policies"},
         "tls": {"existingSecret": "csi-gateway-tls"},
         "metrics": {"serviceMonitor": {"enabled": True}},
         "networkPolicy": {"egress": [{"ports": [{"port": 4646, "protocol": "TCP"}]}]},
+    },
+    "a fleet with a long name": {
+        "fullnameOverride": "a-name-of-fifty-five-characters-as-the-schema-allows-it",
+        "fleet": {"etcdServers": ["https://[fd00::1]"]},
+        "aggregator": {"enabled": True},
     },
     "everything else": {
         "nameOverride": "gateway",
@@ -130,6 +148,10 @@ WRONG = [
     ({"fleet": {"etcdTlsSecret": "etcd"}}, "fleet.etcdServers"),
     ({"fleet": {"etcdServers": ["etcd:2379"]}}, "etcdServers"),
     ({"fleet": {"etcdServers": ["https://etcd:2379"], "etcdClientCertificate": True}}, "etcdTlsSecret"),
+    ({"fleet": {"etcdServers": ["http://etcd:2379"], "etcdTlsSecret": "etcd"}}, "https://"),
+    ({"fleet": {"etcdServers": ["https://etcd:2379"], "hostTTL": "500ms"}}, "hostTTL"),
+    ({"fleet": {"etcdServers": ["https://etcd:2379"], "etcdPasswordSecret": "etcd-password"}}, "etcdUsername"),
+    ({"aggregator": {"extraArgs": ["--etcd-servers=https://etcd:2379"]}}, "extraArgs"),
     ({"fleet": {"etcdServers": ["https://etcd:2379"], "etcdUsername": "csi"}}, "etcdPasswordSecret"),
     ({"aggregator": {"spread": "Always"}}, "spread"),
     ({"service": {"enabled": False}, "metrics": {"serviceMonitor": {"enabled": True}}}, "service.enabled"),
@@ -219,16 +241,12 @@ def leaves(values, prefix=""):
             yield name
 
 
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 # Values whose parts are Kubernetes' own words.
 COMPOUND = {
-    "aggregator.resources",
-    "aggregator.nodeSelector",
-    "agent.resources",
-    "agent.nodeSelector",
-    "agent.updateStrategy",
-    "agent.startupProbe",
-    "agent.livenessProbe",
-    "agent.readinessProbe",
+    *(f"{component}.{name}" for component in ("agent", "aggregator") for name in ("resources", "nodeSelector", "updateStrategy", *PROBES)),
+    "aggregator.podSecurityContext",
+    "aggregator.containerSecurityContext",
     "podSecurityContext",
     "containerSecurityContext",
     "metrics.dashboards.labels",
@@ -238,7 +256,7 @@ COMPOUND = {
 def described_leaves():
     """Names of values in values.yaml that a comment `# -- ` stands above, or above a list of them in one place."""
     stack, is_described = [], False
-    above = None
+    above = ""
     for line in (CHART / "values.yaml").read_text(encoding="utf-8").splitlines():
         text = line.strip()
         if text.startswith("# --"):
@@ -252,13 +270,14 @@ def described_leaves():
         if any(name.startswith(f"{other}.") for other in COMPOUND):
             continue
         # The three probes share one comment.
-        if is_described or above in PROBES and name in PROBES:
+        if is_described or is_probe(above) and is_probe(name):
             yield name
             above = name
         is_described = False
 
 
-PROBES = {"agent.startupProbe", "agent.livenessProbe", "agent.readinessProbe"}
+def is_probe(name):
+    return name.rpartition(".")[2] in PROBES
 
 
 def kustomizations():
@@ -307,6 +326,17 @@ def check_sidecars(kustomize):
                 container["image"] = "sig-storage/livenessprobe:v2.17.0"
         if before != after:
             raise Wrong(f"{folder}: more than the image has changed")
+
+
+def stop(children):
+    for child in reversed(children):
+        child.terminate()
+    for child in children:
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def free_port():
@@ -374,14 +404,7 @@ class Server:
             time.sleep(0.2)
 
     def stop(self):
-        for child in reversed(self.children):
-            child.terminate()
-        for child in self.children:
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        stop(self.children)
 
     def ask(self, method, path, body=None):
         """Status, warnings, body."""
@@ -452,6 +475,7 @@ def check_apply(kustomize, programs):
                         raise Wrong(f"{name}: {error}") from error
                     applied += 1
             check_that_it_judges(server)
+            check_aggregators_are_restricted(server, sets)
             check_install(server)
         finally:
             server.stop()
@@ -466,6 +490,30 @@ def check_that_it_judges(server):
     except Wrong:
         return
     raise Wrong("a misspelt field was taken")
+
+
+def check_aggregators_are_restricted(server, sets):
+    """A namespace that allows nothing takes aggregators; a DaemonSet of agents it warns of, so it does judge."""
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "restricted", "labels": labels}}, is_dry=False)
+    found = {"Deployment": 0, "DaemonSet": 0}
+    for name, things in sets:
+        for thing in things:
+            # Drivers of the examples are privileged, and not ours.
+            if thing["kind"] not in found or "app.kubernetes.io/part-of" not in thing["metadata"].get("labels", {}):
+                continue
+            found[thing["kind"]] += 1
+            moved = {**thing, "metadata": {**thing["metadata"], "namespace": "restricted"}}
+            try:
+                server.apply(moved)
+            except Wrong as error:
+                if thing["kind"] == "Deployment":
+                    raise Wrong(f"{name}: {error}") from error
+            else:
+                if thing["kind"] == "DaemonSet":
+                    raise Wrong(f"{name}: a restricted namespace took agents")
+    if not all(found.values()):
+        raise Wrong(f"nothing to judge: {found}")
 
 
 def check_install(server):
@@ -490,13 +538,24 @@ def containers(thing):
     return [*spec.get("initContainers", []), *spec.get("containers", [])]
 
 
+def config_of(thing, things):
+    """The configuration file that a workload mounts, from the ConfigMap that is made with it."""
+    spec = thing.get("spec", {})
+    volumes = spec.get("template", {}).get("spec", spec).get("volumes", [])
+    names = {volume["configMap"]["name"] for volume in volumes if volume["name"] == "config"}
+    found = [one["data"]["csi-gateway.hcl"] for one in things if one["kind"] == "ConfigMap" and one["metadata"]["name"] in names]
+    if len(found) != len(names):
+        raise Wrong(f"{thing['kind']} mounts {names}, which nothing makes")
+    return found[0] if found else None
+
+
 def check_arguments(kustomize, binary, *jobs):
     """Our own program takes every argument that is written somewhere."""
     found = []
     with helm.Chart.load(CHART) as chart:
         for name, values in value_sets():
             things = [thing for _, thing in rendered(chart, values)[0]]
-            found += [(name, one["args"], values.get("config")) for thing in things for one in containers(thing)]
+            found += [(name, one["args"], config_of(thing, things)) for thing in things for one in containers(thing)]
     for folder in kustomizations():
         for thing in built(kustomize, folder):
             ours = [one for one in containers(thing) if "csi-gateway:" in one["image"]]
@@ -507,9 +566,23 @@ def check_arguments(kustomize, binary, *jobs):
         job = json.loads(Path(path).read_text(encoding="utf-8"))["Job"]
         tasks = [task for group in job["TaskGroups"] for task in group["Tasks"] if task["Name"] == "csi-gateway"]
         found += [(path, task["Config"]["args"], None) for task in tasks]
+        for task in tasks:
+            check_secrets(path, task)
     for where, arguments, config in found:
         take(binary, where, arguments, config)
     print(f"{len(found)} command lines, all of which the program takes")
+
+
+def check_secrets(where, task):
+    """What a job's task reads as a secret is what its templates write, and etcd's certificate is looked at."""
+    arguments = task["Config"]["args"]
+    read = {match[1] for one in arguments if (match := re.search(r"=(?:/secrets|\$\{NOMAD_SECRETS_DIR\})/(.+)$", one))}
+    written = {one["DestPath"].removeprefix("secrets/") for one in task.get("Templates") or []}
+    if read != written:
+        raise Wrong(f"{where}: secrets that are read and not written, or the other way round: {sorted(read ^ written)}")
+    is_tls = any(one.startswith("--etcd-servers=") and "https://" in one for one in arguments)
+    if is_tls != any(one.startswith("--etcd-cafile=") for one in arguments):
+        raise Wrong(f"{where}: etcd's authorities are given where there is no TLS, or the other way round")
 
 
 def take(binary, where, arguments, config):
@@ -538,9 +611,144 @@ def take(binary, where, arguments, config):
         raise Wrong(f"{where}: {' '.join(words)}: {done.stderr.strip()}")
 
 
+class Fleet:
+    """An agent and an aggregator as the manifests have them, over a real etcd that asks for certificates."""
+
+    def __init__(self, binary, etcd, folder):
+        self.folder = Path(folder)
+        # Whoever an aggregator runs as has to reach what is its own here.
+        self.folder.chmod(0o755)
+        self.binary = Path(shutil.copy(binary, self.folder / "csi-gateway"))
+        self.etcd = etcd
+        self.children = {}
+        self.ports = {"etcd": free_port(), "DaemonSet": free_port(), "Deployment": free_port()}
+
+    def spawn(self, name, *command, user=None):
+        log = (self.folder / f"{name}.log").open("wb")
+        # Nothing of who runs this may lead to a setting.
+        environment = {"PATH": os.environ["PATH"], "NODE_NAME": "worker-node-a"}
+        ids = {"user": user, "group": user, "extra_groups": []} if user is not None else {}
+        self.children[name] = subprocess.Popen([*map(str, command)], stdout=log, stderr=log, env=environment, cwd="/", **ids)
+
+    def certificates(self):
+        """An authority, and one certificate by it for etcd and those that ask it; by the names of a Secret's keys."""
+        made = self.folder / "certificates"
+        made.mkdir()
+        (made / "openssl.conf").write_text("[req]\ndistinguished_name = name\n[name]\n")
+        request = ["openssl", "req", "-x509", "-config", "openssl.conf", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        authority = ["-subj", "/CN=authority", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", "ca.key", "-out", "ca.crt"]
+        own = ["-CA", "ca.crt", "-CAkey", "ca.key", "-subj", "/CN=member", "-keyout", "tls.key", "-out", "tls.crt"]
+        for extension in ("basicConstraints=critical,CA:FALSE", "subjectAltName=IP:127.0.0.1", "extendedKeyUsage=serverAuth,clientAuth"):
+            own += ["-addext", extension]
+        for rest in (authority, own):
+            subprocess.run([*request, *rest], check=True, cwd=made, capture_output=True)
+        return made
+
+    def start_etcd(self, made):
+        here = f"https://127.0.0.1:{self.ports['etcd']}"
+        self.spawn(
+            "etcd",
+            self.etcd,
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={here}",
+            f"--advertise-client-urls={here}",
+            f"--listen-peer-urls=http://127.0.0.1:{free_port()}",
+            f"--cert-file={made / 'tls.crt'}",
+            f"--key-file={made / 'tls.key'}",
+            "--client-cert-auth",
+            f"--trusted-ca-file={made / 'ca.crt'}",
+        )
+
+    def start(self, workload, made):
+        """A workload's container on this machine: each mount is a folder here, owned as the kubelet would have it."""
+        kind, spec = workload["kind"], workload["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        context = {**spec.get("securityContext", {}), **container.get("securityContext", {})}
+        user = context.get("runAsUser") if os.geteuid() == 0 else None
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        mounts = []
+        for mount in container["volumeMounts"]:
+            volume = volumes[mount["name"]]
+            place = self.folder / kind / mount["name"]
+            place.mkdir(parents=True)
+            if secret := volume.get("secret"):
+                for key in ("ca.crt", "tls.crt", "tls.key"):
+                    file = Path(shutil.copy(made / key, place / key))
+                    if os.geteuid() == 0:
+                        os.chown(file, 0, spec.get("securityContext", {}).get("fsGroup", 0))
+                    file.chmod(secret["defaultMode"])
+            mounts.append((mount["mountPath"], place))
+        # Below the kubelet's directory there are two mounts, and one flag names what is above them.
+        mounts += [(str(Path(path).parent), place.parent) for path, place in mounts if place.name == "plugins"]
+        arguments = []
+        for argument in container["args"]:
+            argument = argument.replace("https://etcd.example.com:2379", f"https://127.0.0.1:{self.ports['etcd']}")
+            argument = re.sub(r"^(--http-endpoint=):\d+$", rf"\g<1>127.0.0.1:{self.ports[kind]}", argument)
+            for path, place in mounts:
+                argument = re.sub(rf"(=|unix://){path}(?=/|$)", rf"\g<1>{place}", argument)
+            if re.search(r"(=|unix://)/(etc|var|run)/", argument):
+                raise Wrong(f"{kind}: {argument}: nothing is mounted there")
+            arguments.append(argument)
+        self.spawn(kind, self.binary, *arguments, user=user)
+
+    def get(self, kind, path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[kind]}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def until(self, what, look, limit_seconds=60):
+        end = time.monotonic() + limit_seconds
+        while not look():
+            dead = [name for name, child in self.children.items() if child.poll() is not None]
+            if dead or time.monotonic() > end:
+                logs = "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-1500:]}" for log in self.folder.glob("*.log"))
+                raise Wrong(f"{what}: {f'{dead} ended' if dead else f'not within {limit_seconds} s'}\n{logs}")
+            time.sleep(0.1)
+
+    def has(self, kind, sample):
+        return f"\n{sample}\n" in self.get(kind, "/metrics")[1]
+
+
+def check_fleet(kustomize, binary, etcd):
+    """The manifests of a fleet work: Secrets can be read, members find etcd, aggregators show what agents know, alerts have their metrics."""
+    workloads = {thing["kind"]: thing for thing in built(kustomize, "deploy/kubernetes/overlays/fleet") if thing["kind"] in ("DaemonSet", "Deployment")}
+    with tempfile.TemporaryDirectory(prefix="fleet-", dir="/tmp") as folder:
+        fleet = Fleet(binary, etcd, folder)
+        try:
+            made = fleet.certificates()
+            fleet.start_etcd(made)
+            fleet.start(workloads["DaemonSet"], made)
+            fleet.start(workloads["Deployment"], made)
+            driver = Path(folder, "DaemonSet", "plugins", "scripted", "csi.sock")
+            driver.parent.mkdir()
+            fleet.spawn("driver", binary, "demo", f"--driver-only={driver}")
+            fleet.until("the aggregator shows the node", lambda: '"NodesHealthy":1' in fleet.get("Deployment", "/v1/plugins?type=csi")[1])
+            fleet.until("both are ready", lambda: all(fleet.get(kind, "/readyz")[0] == 200 for kind in workloads))
+            fleet.until("both are in step", lambda: all(fleet.has(kind, "csi_gateway_fleet_in_step 1") for kind in workloads))
+            fleet.until("all is told", lambda: fleet.has("DaemonSet", "csi_gateway_fleet_waiting 0"))
+            for sample in ('csi_gateway_fleet_hosts{state="here"} 1', 'csi_gateway_fleet_hosts{state="lost"} 0', 'csi_gateway_host_alive{host_id="worker-node-a"} 1'):
+                if not fleet.has("Deployment", sample):
+                    raise Wrong(f"the aggregator does not serve {sample}")
+            stop([fleet.children.pop("etcd")])
+            for kind in workloads:
+                fleet.until(f"{kind}: out of step", lambda kind=kind: fleet.has(kind, "csi_gateway_fleet_in_step 0"))
+                fleet.until(f"{kind}: and why", lambda kind=kind: fleet.has(kind, 'csi_gateway_fleet_trouble{kind="away"} 1'))
+                # What the kubelet asks: neither restarts them, nor leaves them without readers.
+                for path in ("/livez", "/readyz"):
+                    if fleet.get(kind, path)[0] != 200:
+                        raise Wrong(f"{kind}: {path} is about etcd: {fleet.get(kind, path)}")
+        finally:
+            stop(list(fleet.children.values()))
+    print("an agent and an aggregator of the manifests, over an etcd that asks for certificates")
+
+
 def main():
     os.chdir(Path(__file__).resolve().parent.parent)
-    checks = {"chart": check_chart, "manifests": check_manifests, "apply": check_apply, "arguments": check_arguments}
+    checks = {"chart": check_chart, "manifests": check_manifests, "apply": check_apply, "arguments": check_arguments, "fleet": check_fleet}
     try:
         checks[sys.argv[1]](*sys.argv[2:])
     except Wrong as why:

@@ -2,7 +2,7 @@
 # Needs client.hcl on the clients. `nomad job run -var=image=images.example.com/csi-gateway:v0.1.0 agent.nomad.hcl`
 #
 # In a fleet, with aggregator.nomad.hcl: `-var=etcd_servers=https://etcd-0:2379,https://etcd-1:2379`, and what etcd wants to see in a
-# Nomad variable: `nomad var put nomad/jobs/csi-gateway ca=@ca.pem cert=@agent.pem key=@agent-key.pem`.
+# Nomad variable: `nomad var put nomad/jobs/csi-gateway ca=@ca.pem cert=@agent.pem key=@agent-key.pem` (with etcd_username: password=…).
 
 variable "image" {
   type        = string
@@ -19,18 +19,31 @@ variable "port" {
 variable "etcd_servers" {
   type        = string
   default     = ""
-  description = "Members of the fleet's etcd, with commas; empty: no fleet."
+  description = "Members of the fleet's etcd, with commas; empty: no fleet. https:// needs ca, cert and key in the job's Nomad variable."
+}
+
+variable "etcd_username" {
+  type        = string
+  default     = ""
+  description = "User of etcd to act as, whose password is in the job's Nomad variable; empty: nobody."
 }
 
 locals {
-  fleet = var.etcd_servers == "" ? [] : [
-    "--role=agent",
-    "--etcd-servers=${var.etcd_servers}",
-    "--etcd-cafile=/secrets/ca.pem",
-    "--etcd-certfile=/secrets/cert.pem",
-    "--etcd-keyfile=/secrets/key.pem",
-  ]
-  files = var.etcd_servers == "" ? [] : ["ca", "cert", "key"]
+  is_tls = contains([for server in split(",", var.etcd_servers) : split(":", server)[0]], "https")
+  fleet = concat(
+    var.etcd_servers == "" ? [] : ["--role=agent", "--etcd-servers=${var.etcd_servers}"],
+    local.is_tls ? [
+      "--etcd-cafile=/secrets/ca.pem",
+      "--etcd-certfile=/secrets/cert.pem",
+      "--etcd-keyfile=/secrets/key.pem",
+    ] : [],
+    var.etcd_username == "" ? [] : ["--etcd-username=${var.etcd_username}", "--etcd-password-file=/secrets/password"],
+  )
+  # Names in the Nomad variable, and the files that they become.
+  files = merge(
+    local.is_tls ? { ca = "ca.pem", cert = "cert.pem", key = "key.pem" } : {},
+    var.etcd_username == "" ? {} : { password = "password" },
+  )
 }
 
 job "csi-gateway" {
@@ -127,8 +140,8 @@ job "csi-gateway" {
       dynamic "template" {
         for_each = local.files
         content {
-          data        = "{{ with nomadVar \"nomad/jobs/csi-gateway\" }}{{ .${template.value} }}{{ end }}"
-          destination = "secrets/${template.value}.pem"
+          data        = "{{ with nomadVar \"nomad/jobs/csi-gateway\" }}{{ .${template.key} }}{{ end }}"
+          destination = "secrets/${template.value}"
           change_mode = "noop"
           perms       = "0400"
         }

@@ -11,13 +11,37 @@ variable "image" {
 variable "etcd_servers" {
   type        = string
   default     = "https://etcd.service.consul:2379"
-  description = "Members of the fleet's etcd, with commas."
+  description = "Members of the fleet's etcd, with commas. https:// needs ca, cert and key in the job's Nomad variable."
+}
+
+variable "etcd_username" {
+  type        = string
+  default     = ""
+  description = "User of etcd to act as, whose password is in the job's Nomad variable; empty: nobody."
 }
 
 variable "port" {
   type        = number
   default     = 4650
   description = "The port on the clients that have one; the agents have 4649."
+}
+
+locals {
+  is_tls = contains([for server in split(",", var.etcd_servers) : split(":", server)[0]], "https")
+  fleet = concat(
+    ["--role=aggregator", "--etcd-servers=${var.etcd_servers}"],
+    local.is_tls ? [
+      "--etcd-cafile=/secrets/ca.pem",
+      "--etcd-certfile=/secrets/cert.pem",
+      "--etcd-keyfile=/secrets/key.pem",
+    ] : [],
+    var.etcd_username == "" ? [] : ["--etcd-username=${var.etcd_username}", "--etcd-password-file=/secrets/password"],
+  )
+  # Names in the Nomad variable, and the files that they become.
+  files = merge(
+    local.is_tls ? { ca = "ca.pem", cert = "cert.pem", key = "key.pem" } : {},
+    var.etcd_username == "" ? {} : { password = "password" },
+  )
 }
 
 job "csi-gateway-aggregator" {
@@ -32,6 +56,11 @@ job "csi-gateway-aggregator" {
   update {
     max_parallel = 1
     health_check = "checks"
+  }
+
+  # Not all in one place that can fail.
+  spread {
+    attribute = "${node.datacenter}"
   }
 
   group "aggregator" {
@@ -83,15 +112,10 @@ job "csi-gateway-aggregator" {
 
       config {
         image = var.image
-        args = [
+        args = concat([
           "serve",
-          "--role=aggregator",
-          "--etcd-servers=${var.etcd_servers}",
-          "--etcd-cafile=/secrets/ca.pem",
-          "--etcd-certfile=/secrets/cert.pem",
-          "--etcd-keyfile=/secrets/key.pem",
           "--http-endpoint=:${var.port}",
-        ]
+        ], local.fleet)
         ports           = ["http"]
         readonly_rootfs = true
         cap_drop        = ["all"]
@@ -99,10 +123,10 @@ job "csi-gateway-aggregator" {
 
       # Read anew for each connection to etcd, so nothing restarts when they change.
       dynamic "template" {
-        for_each = ["ca", "cert", "key"]
+        for_each = local.files
         content {
-          data        = "{{ with nomadVar \"nomad/jobs/csi-gateway-aggregator\" }}{{ .${template.value} }}{{ end }}"
-          destination = "secrets/${template.value}.pem"
+          data        = "{{ with nomadVar \"nomad/jobs/csi-gateway-aggregator\" }}{{ .${template.key} }}{{ end }}"
+          destination = "secrets/${template.value}"
           change_mode = "noop"
           perms       = "0400"
           uid         = 65532

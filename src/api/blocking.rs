@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::meta::Meta;
 use super::query::Blocking;
 use crate::domain::catalog::Catalog;
 use crate::domain::time::Index;
@@ -18,7 +19,8 @@ use crate::registry::reader::{Reader, Subject};
 /// How long an aggregator waits for what another one has shown already.
 const BEHIND: Duration = Duration::from_secs(10);
 
-/// Evaluates a query until its result is newer than what the asker has seen, or until the limit.
+/// Evaluates a query until its result is newer than what the asker has seen, or until the limit; and says how fresh that
+/// very result is, which a follower may have left behind when it is sent.
 ///
 /// `evaluate` gives the result and its index; index zero means that what was asked for is not there. A plugin deleted
 /// while its reader waits is such a result: Nomad would sleep on and show the old body at the limit, here the reader
@@ -29,9 +31,11 @@ pub(super) async fn newer<T>(
     subject: impl FnOnce() -> Subject,
     blocking: Blocking,
     evaluate: impl Fn(Arc<Catalog>) -> (Index, T),
-) -> (Index, T) {
+) -> (Meta, T) {
     if blocking.seen == Index(0) {
-        return evaluate(reader.current());
+        let contact = reader.contact();
+        let (index, result) = evaluate(reader.current());
+        return (Meta::of(index, contact), result);
     }
     let waiting = reader.waiting(subject());
     let began = Instant::now();
@@ -39,13 +43,17 @@ pub(super) async fn newer<T>(
     loop {
         // Made before the catalog is read: a change between the two is not missed.
         let mut changed = std::pin::pin!(waiting.changed());
-        let (index, result) = evaluate(reader.current());
+        // So is the contact: once a later catalog is current, this one is not.
+        let contact = reader.contact();
+        let catalog = reader.current();
+        let known = catalog.index();
+        let (index, result) = evaluate(catalog);
         if index > blocking.seen {
-            return (index, result);
+            return (Meta::of(index, contact), result);
         }
         drop(result);
         // Its asker has seen more at another aggregator: this one catches up, or says that it is not current.
-        let is_behind = reader.is_follower() && blocking.seen > reader.current().index();
+        let is_behind = reader.is_follower() && blocking.seen > known;
         let deadline = if is_behind { deadline.min(began + BEHIND) } else { deadline };
         let is_over = tokio::select! {
             biased;
@@ -54,13 +62,15 @@ pub(super) async fn newer<T>(
             () = tokio::time::sleep_until(deadline) => true,
         };
         if is_over {
+            let contact = reader.contact();
             // A change in this very moment: it is what was waited for.
             let Some(catalog) = reader.unchanged(changed).await else { continue };
-            let has_caught_up = is_behind && catalog.index() >= blocking.seen;
+            let is_still_behind = is_behind && catalog.index() < blocking.seen;
             let (index, result) = at_the_limit(index, evaluate(catalog));
             // Caught up meanwhile, with nothing of the subject in it: the index that it had elsewhere is true here, too.
-            let is_there = index > Index(0);
-            return (if has_caught_up && is_there { index.max(blocking.seen) } else { index }, result);
+            let has_caught_up = is_behind && !is_still_behind && index > Index(0);
+            let index = if has_caught_up { index.max(blocking.seen) } else { index };
+            return (Meta::of(index, contact).behind(is_still_behind), result);
         }
     }
 }

@@ -15,7 +15,6 @@ use super::{State, blocking, json_response, plugins};
 use crate::domain::catalog::Catalog;
 use crate::domain::id::{HostId, PluginId, Role};
 use crate::domain::plugin::Plugin;
-use crate::domain::time::Index;
 use crate::registry::allocations::Allocations;
 use crate::registry::reader::Subject;
 use crate::tls::server::Tls;
@@ -70,7 +69,7 @@ impl Asked {
 
     /// Waits and answers.
     pub(super) async fn answer(self, state: &State) -> Result<Response<Content>, ApiError> {
-        let (index, catalog) = blocking::newer(
+        let (meta, catalog) = blocking::newer(
             &state.reader,
             &state.shutdown,
             || Subject::Everything,
@@ -78,10 +77,9 @@ impl Asked {
             |catalog| (catalog.index(), catalog),
         )
         .await;
-        let meta = Meta::new(&state.reader, index).beside(&state.reader, self.blocking.seen);
         let (compact, next) = match &self.about {
             About::Plugins(filter) => filter.page(&catalog),
-            about => (about.body(state, &catalog, index).await?, None),
+            about => (about.body(state, &catalog, meta).await?, None),
         };
         let body = if self.is_pretty { json::indented(&compact) } else { compact };
         let mut response = json_response(Some(meta), body);
@@ -93,7 +91,7 @@ impl Asked {
 }
 
 impl About {
-    async fn body(&self, state: &State, catalog: &Catalog, index: Index) -> Result<Vec<u8>, ApiError> {
+    async fn body(&self, state: &State, catalog: &Catalog, meta: Meta) -> Result<Vec<u8>, ApiError> {
         Ok(match self {
             About::Gateway => {
                 let standing = state.reader.standing();
@@ -112,7 +110,7 @@ impl About {
             About::Plugins(filter) => filter.page(catalog).0,
             About::Plugin { id } => {
                 let Some(plugin) = catalog.plugin(id) else {
-                    return Err(ApiError::NoSuchPlugin(Meta::new(&state.reader, index)));
+                    return Err(ApiError::NoSuchPlugin(meta));
                 };
                 json::compact(&wire::PluginDetail::new(plugin, |path| state.sockets.get(path)))
             }
@@ -130,7 +128,7 @@ impl About {
                 let transitions =
                     state.history.history(plugin.clone(), limit + IN_FLIGHT).await.map_err(ApiError::Internal)?;
                 // The store knows of a change before it is on disk, and a crash may still take that back.
-                let visible = transitions.iter().filter(|transition| transition.index <= index);
+                let visible = transitions.iter().filter(|transition| transition.index <= catalog.index());
                 each(visible.take(*limit).map(wire::HistoryEntry::from))
             }
         })

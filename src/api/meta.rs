@@ -25,9 +25,13 @@ impl Meta {
         Self { index, is_leader_known, last_contact_millis }
     }
 
-    /// The same where the asker may have seen more elsewhere than this shows: then this is not current, whoever says so.
-    pub(super) fn beside(self, reader: &Reader, seen: Index) -> Self {
-        let is_behind = reader.is_follower() && seen > reader.current().index();
+    /// The index of an answer, and the reader's contact from before it was made.
+    pub(super) fn of(index: Index, (is_leader_known, last_contact_millis): (bool, u64)) -> Self {
+        Self { index, is_leader_known, last_contact_millis }
+    }
+
+    /// The same where the asker has seen more elsewhere than this shows: then this is not current, whoever says so.
+    pub(super) fn behind(self, is_behind: bool) -> Self {
         Self { is_leader_known: self.is_leader_known && !is_behind, ..self }
     }
 

@@ -7,7 +7,6 @@ use axum::http::Response;
 use super::bodies::Form;
 use super::content::{Coding, Content};
 use super::error::ApiError;
-use super::meta::Meta;
 use super::query::{Blocking, Prefix, Query};
 use super::route::Target;
 use super::wire::{json, nomad};
@@ -52,11 +51,10 @@ impl List {
     /// Waits and answers.
     pub(super) async fn answer(self, state: &State, coding: Coding) -> Response<Content> {
         let subject = || Subject::List(self.prefix.text.clone());
-        let (index, catalog) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
+        let (meta, catalog) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
             (catalog.nomad_index(), catalog)
         })
         .await;
-        let meta = Meta::new(&state.reader, index).beside(&state.reader, self.blocking.seen);
         json_response(Some(meta), self.body(state, &catalog, coding))
     }
 
@@ -107,12 +105,11 @@ impl Read {
     /// Waits and answers.
     pub(super) async fn answer(self, state: &State, coding: Coding) -> Result<Response<Content>, ApiError> {
         let subject = || Subject::Plugin(self.id.clone().unwrap_or_default());
-        let (index, plugin) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
+        let (meta, plugin) = blocking::newer(&state.reader, &state.shutdown, subject, self.blocking, |catalog| {
             let plugin = self.id.as_deref().and_then(|id| catalog.counting_plugin(id)).map(Arc::clone);
             (if plugin.is_some() { catalog.nomad_index() } else { Index(0) }, plugin)
         })
         .await;
-        let meta = Meta::new(&state.reader, index).beside(&state.reader, self.blocking.seen);
         match plugin {
             Some(plugin) => Ok(json_response(Some(meta), self.body(state, &plugin, coding))),
             None => Err(ApiError::NoSuchPlugin(meta)),

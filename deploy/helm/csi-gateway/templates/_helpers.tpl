@@ -15,6 +15,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Names of aggregators' objects: 63 characters at most, with the `-test` of a pod. */}}
+{{- define "csi-gateway.aggregator" -}}
+{{- printf "%s-aggregator" (include "csi-gateway.fullname" . | trunc 47 | trimSuffix "-") -}}
+{{- end -}}
+
 {{/* What never changes: a DaemonSet's selector cannot. */}}
 {{- define "csi-gateway.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "csi-gateway.name" . }}
@@ -44,10 +49,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
-{{- define "csi-gateway.agentServiceAccountName" -}}
-{{- with .Values.agent.serviceAccount -}}
+{{/* Agents' or aggregators'. */}}
+{{- define "csi-gateway.componentName" -}}
+{{- if eq .component "aggregator" }}{{ include "csi-gateway.aggregator" .root }}{{ else }}{{ include "csi-gateway.fullname" .root }}-agent{{ end -}}
+{{- end -}}
+
+{{/* The service account of agents or aggregators. */}}
+{{- define "csi-gateway.serviceAccountName" -}}
+{{- with (index .root.Values .component).serviceAccount -}}
 {{- if .create -}}
-{{- default (printf "%s-agent" (include "csi-gateway.fullname" $)) .name -}}
+{{- default (include "csi-gateway.componentName" $) .name -}}
 {{- else -}}
 {{- default "default" .name -}}
 {{- end -}}
@@ -151,19 +162,22 @@ agent{{ if .Values.aggregator.enabled }} aggregator{{ end }}
 {{- if $.Values.aggregator.enabled }}{{ fail "aggregator.enabled needs fleet.etcdServers: aggregators serve what agents have told an etcd" }}{{ end }}
 {{- if or .etcdTlsSecret .etcdUsername .etcdPasswordSecret }}{{ fail "fleet.etcdTlsSecret, etcdUsername and etcdPasswordSecret need fleet.etcdServers" }}{{ end }}
 {{- end }}
+{{- if and .etcdTlsSecret (not (regexMatch "(^|,)https://" (join "," .etcdServers))) }}{{ fail "fleet.etcdTlsSecret does nothing where no server of fleet.etcdServers is https://" }}{{ end }}
 {{- if and .etcdClientCertificate (not .etcdTlsSecret) }}{{ fail "fleet.etcdClientCertificate needs fleet.etcdTlsSecret, which has the certificate" }}{{ end }}
 {{- if ne (empty .etcdUsername) (empty .etcdPasswordSecret) }}{{ fail "fleet.etcdUsername and fleet.etcdPasswordSecret go together" }}{{ end }}
 {{- end }}
+{{- range $flag := concat .Values.agent.extraArgs .Values.aggregator.extraArgs }}
+{{- if regexMatch "^--?(role|etcd-[a-z-]+|host-ttl)(=|$)" $flag }}{{ fail (printf "extraArgs: %s: a fleet is set up in `fleet`, for agents and aggregators alike" $flag) }}{{ end }}
+{{- end }}
+{{- end -}}
+
+{{/* The configuration file of aggregators. */}}
+{{- define "csi-gateway.aggregatorConfig" -}}
+{{- default .Values.config .Values.aggregator.config -}}
 {{- end -}}
 
 {{/* Files that agents and aggregators have in common. */}}
 {{- define "csi-gateway.sharedMounts" -}}
-{{- if .Values.config }}
-- name: config
-  mountPath: /etc/csi-gateway/csi-gateway.hcl
-  subPath: csi-gateway.hcl
-  readOnly: true
-{{- end }}
 {{- if .Values.tls.existingSecret }}
 - name: tls
   mountPath: /etc/csi-gateway/tls
@@ -196,11 +210,6 @@ agent{{ if .Values.aggregator.enabled }} aggregator{{ end }}
 {{- $mode := .mode -}}
 {{- $root := .root -}}
 {{- with $root.Values -}}
-{{- if .config }}
-- name: config
-  configMap:
-    name: {{ include "csi-gateway.fullname" $root }}-config
-{{- end }}
 {{- with .tls.existingSecret }}
 - name: tls
   secret:

@@ -135,7 +135,9 @@ pub(super) fn batches<'a>(
         let part = plugins.entry(&record.key.plugin).or_default();
         part.push(Do::Put(keys.instance(&record.key), record.to_stored()));
         part.records.push((record.key.clone(), Some(record.clone())));
-        part.is_shown_by_nomad |= Record::is_step_shown_by_nomad(old, Some(record));
+        // There and back again while nobody was told is a step, too, since Nomad's shape prints when it was.
+        let has_moved = old.is_some_and(|old| record.was_healthy && old.update_time != record.update_time);
+        part.is_shown_by_nomad |= has_moved || Record::is_step_shown_by_nomad(old, Some(record));
     }
     for (key, old) in shipped.records.iter().filter(|(key, _)| !there.contains(key)) {
         let part = plugins.entry(&key.plugin).or_default();
@@ -339,9 +341,12 @@ mod tests {
         };
         assert!(puts(&quiet[0], "/f/index") && !puts(&quiet[0], "/f/nomad-index"));
         assert!(!puts(&quiet[0], "/f/plugins/demo-0000"));
+        let shows = |batch: &Batch| puts(batch, "/f/nomad-index") && puts(batch, "/f/plugins/demo-0000");
+        let mut again = now.clone();
+        again[0].update_time = Timestamp(2);
+        assert!(shows(&all(&shipped, &again, &Waiting::new())[0]), "sick and healthy again while etcd was away");
         now[0].phase = Phase::Unhealthy;
-        let loud = all(&shipped, &now, &Waiting::new());
-        assert!(puts(&loud[0], "/f/nomad-index") && puts(&loud[0], "/f/plugins/demo-0000"));
+        assert!(shows(&all(&shipped, &now, &Waiting::new())[0]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A simulated fleet: the real shipper for each of many hosts that do not exist, a real etcd, real aggregators.
 //!
-//! `fleet [--hosts=N] [--plugins=M] [--changes=C] [--rate=R] [--steady=S] [--chaos=S] [--groups=G]` starts an etcd and two
+//! `fleet [--hosts=N] [--plugins=M] [--changes=C] [--rate=R] [--steady=S] [--chaos=S] [--groups=G] [--ttl=S]` starts an etcd and two
 //! aggregators, then the agents of N hosts with M plugins each, all at once and over G shared connections. It prints one
 //! line of JSON for each thing that it measured, and fails with the first reply that is out of order: whatever is shown as
 //! current under an index is the same everywhere, and for a reader that moves between aggregators no index falls.
@@ -47,7 +47,6 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(300);
-const TTL: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy)]
 struct Arguments {
@@ -58,10 +57,12 @@ struct Arguments {
     steady: u64,
     chaos: u64,
     groups: usize,
+    ttl: u64,
 }
 
 fn arguments() -> Result<Option<Arguments>, Failure> {
-    let mut all = Arguments { hosts: 1000, plugins: 20, changes: 1000, rate: 50, steady: 10, chaos: 20, groups: 8 };
+    let mut all =
+        Arguments { hosts: 1000, plugins: 20, changes: 1000, rate: 50, steady: 10, chaos: 20, groups: 8, ttl: 10 };
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             Some(("--hosts", text)) => all.hosts = text.parse()?,
@@ -71,6 +72,7 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
             Some(("--steady", text)) => all.steady = text.parse()?,
             Some(("--chaos", text)) => all.chaos = text.parse()?,
             Some(("--groups", text)) => all.groups = text.parse()?,
+            Some(("--ttl", text)) => all.ttl = text.parse()?,
             // `cargo bench` runs every bench target with this; there is nothing to measure alone.
             None if argument == "--bench" => return Ok(None),
             _ => return Err(format!("no argument `{argument}`; the head of this file lists them").into()),
@@ -284,7 +286,7 @@ fn percentile(sorted: &[Duration], part: f64) -> f64 {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { hosts: count, plugins, changes, rate, steady, chaos, groups } = arguments;
+    let Arguments { hosts: count, plugins, changes, rate, steady, chaos, groups, ttl } = arguments;
     let program = etcd::program().ok_or("there is no etcd for this machine")?;
     let folder = tempfile::tempdir()?;
     // As `docs/fleet.md` tells its owner.
@@ -305,7 +307,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             prefix: "/csi-gateway/v1/".to_owned(),
             trust: Trust::default(),
             user: None,
-            host_ttl: TTL,
+            host_ttl: Duration::from_secs(ttl),
         };
         shared.push((Etcd::new(&settings).sharing(), settings));
         wires.push(wire);

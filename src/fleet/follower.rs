@@ -43,6 +43,9 @@ use crate::store::record::Stored;
 const ASK: Duration = Duration::from_millis(200);
 /// Silence after which a member is given up.
 const SILENCE: Duration = Duration::from_secs(3);
+/// Revisions behind which everything is read rather than what happened: for each look etcd reads all that is to be told, and
+/// with more of it than this that takes longer than [`SILENCE`], so that nothing would ever be told.
+const FAR: i64 = 5_000;
 /// How long it may take to write that a host is lost while what is shown, on which it is not, still counts as current.
 const UNSHOWN: Duration = Duration::from_millis(300);
 /// From an attempt to write what is declared to the next one.
@@ -93,6 +96,8 @@ pub struct Follower {
     view: View,
     /// The newest revision that is shown; 0: nothing was read yet.
     revision: i64,
+    /// What happened since is too much to be told.
+    is_far: bool,
     cluster: u64,
     retirement: Retirement,
     clock: fn() -> Timestamp,
@@ -171,6 +176,7 @@ impl Follower {
             standing,
             commands,
             revision: 0,
+            is_far: false,
             cluster: 0,
             // What is gone on a host that is there is its agent's to retire.
             retirement: Retirement::new(After { lost: retire_lost, ..After::default() }),
@@ -214,7 +220,7 @@ impl Follower {
                 self.revision = 0;
             }
             self.tell(Some(&error));
-            let pause = tokio::time::sleep(backoff.wait());
+            let pause = tokio::time::sleep(backoff.wait(false));
             tokio::pin!(pause);
             loop {
                 tokio::select! {
@@ -253,8 +259,9 @@ impl Follower {
             }
         }
         self.cluster = cluster;
-        if self.revision == 0 {
+        if self.revision == 0 || self.is_far || revision - self.revision > FAR {
             self.load(&session).await?;
+            self.is_far = false;
         }
         // From the last one that is shown, and not from the next: about a revision that is yet to come etcd answers no
         // question, and on a quiet day the next one is hours away.
@@ -275,8 +282,10 @@ impl Follower {
                     backoff.reset();
                 }
                 word = &mut asked => {
-                    self.word = Some(word?);
+                    let word = word?;
+                    self.word = Some(word);
                     if heard.elapsed() > SILENCE {
+                        self.is_far = word.revision > self.revision;
                         return Err(EtcdError::state(Fault::Slow, "the watch says nothing any more"));
                     }
                     watch.ask();

@@ -63,15 +63,18 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
     /// An agent that was cut off is back soon after it can be: whoever waits for it waits at most this long.
     const MOST: Duration = Duration::from_secs(1);
+    /// Where an etcd answers, and too late: ten thousand agents that come back every second would keep it from ever
+    /// answering one of them in time.
+    const MOST_WHERE_BUSY: Duration = Duration::from_secs(15);
 
     fn new() -> Self {
         Self { next: Self::FIRST }
     }
 
     /// How long to wait now; twice as long the next time. From a half to all of it, at random.
-    fn wait(&mut self) -> Duration {
-        let now = self.next;
-        self.next = (now * 2).min(Self::MOST);
+    fn wait(&mut self, is_busy: bool) -> Duration {
+        let now = self.next.min(if is_busy { Self::MOST_WHERE_BUSY } else { Self::MOST });
+        self.next = now * 2;
         now.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 

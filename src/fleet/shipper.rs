@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -29,8 +28,6 @@ use crate::registry::history::History;
 use crate::registry::reader::{Reader, Subject};
 use crate::store::record::Stored;
 
-/// How long a session has to last before its end is no sign of trouble.
-const QUIET: Duration = Duration::from_secs(10);
 /// How long it may take to read the history that was not shipped, which the disk may hold up.
 const HISTORY_LIMIT: Duration = Duration::from_secs(2);
 /// Longest word of an orchestrator about one allocation that is passed on, in bytes; a usual one has a few thousand.
@@ -144,17 +141,16 @@ impl Shipper {
         }
         let mut backoff = Backoff::new();
         loop {
-            let begun = Instant::now();
             let ended = stop.run_until_cancelled(self.session(&mut backoff)).await;
             let Some(error) = ended else { return };
-            if begun.elapsed() >= QUIET {
-                backoff.reset();
-            }
             if error.fault() == Fault::NoLeader || error.fault() == Fault::Slow {
                 self.etcd.turn();
             }
             self.tell(Some(&error));
-            if stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await.is_none() {
+            // A lease that ran out before the host was registered with it is late, too; one that ran out later found the times
+            // short again.
+            let is_busy = matches!(error.fault(), Fault::Slow | Fault::LeaseLost);
+            if stop.run_until_cancelled(tokio::time::sleep(backoff.wait(is_busy))).await.is_none() {
                 return;
             }
         }
@@ -262,7 +258,7 @@ impl Shipper {
                 // The lease lives on, so nothing has to be read again.
                 Err(error) if error.fault() == Fault::Full => {
                     self.tell(Some(&error));
-                    tokio::time::sleep(backoff.wait()).await;
+                    tokio::time::sleep(backoff.wait(false)).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -20,6 +20,7 @@ use csi_gateway::domain::expected::DeclaredCounts;
 use csi_gateway::domain::fingerprint::{Fingerprint, NodeFacts, Product};
 use csi_gateway::domain::history::{Change, Transition};
 use csi_gateway::domain::id::{HostId, InstanceKey, PluginId, Role};
+use csi_gateway::domain::overview::Overview;
 use csi_gateway::domain::plugin::{Dates, Tally, contribution};
 use csi_gateway::domain::record::{Owner, Phase, Reason, Record};
 use csi_gateway::domain::time::{Index, Timestamp};
@@ -1096,6 +1097,8 @@ fn change(catalog: &Catalog, step: &Step) -> RecordChange {
             let phase = if is_healthy { Phase::Healthy } else { Phase::Unhealthy };
             let mut record = record(key, phase, &version.to_string());
             record.was_healthy |= catalog.record(&record.key).is_some_and(|old| old.was_healthy);
+            // Back and forth: what was last may become earlier.
+            record.since = Timestamp(i64::from(version));
             put(record)
         }
     }
@@ -1118,6 +1121,7 @@ proptest! {
                     plugin.instances(role).for_each(|instance| recount.add(&contribution(&instance.record)));
                 }
                 prop_assert_eq!(&plugin.tally, &recount);
+                prop_assert_eq!(&plugin.overview, &Overview::of(plugin));
                 prop_assert_eq!(plugin.dates.is_some(), recount.known() > 0);
             }
             catalog = next;

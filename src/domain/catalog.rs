@@ -297,14 +297,20 @@ fn step(plugin: &mut Plugin, hosts: &mut Hosts, change: &RecordChange) -> Option
         RecordChange::Remove(_) if old_record.is_none() => return None,
         _ => {}
     }
+    let other_role = match key.role {
+        Role::Controller => Role::Node,
+        Role::Node => Role::Controller,
+    };
+    let is_alone = plugin.instance(other_role, key.host.as_str()).is_none();
     if let Some(old) = old_record {
         plugin.tally.take(&contribution(old));
+        plugin.overview.take(old, is_alone);
     }
     let instances = match key.role {
         Role::Controller => &mut plugin.controllers,
         Role::Node => &mut plugin.nodes,
     };
-    match change {
+    let is_shown = match change {
         RecordChange::Put(record) => {
             let mut record = (**record).clone();
             record.key.plugin = plugin.id.clone();
@@ -314,16 +320,23 @@ fn step(plugin: &mut Plugin, hosts: &mut Hosts, change: &RecordChange) -> Option
                 record.share(&other.record);
             }
             plugin.tally.add(&contribution(&record));
+            plugin.overview.add(&record, is_alone);
             let is_shown = Record::is_step_shown_by_nomad(old_record, Some(&record));
             let instance = Arc::new(Instance::new(record));
             instances.insert_mut(instance.record.key.host.clone(), Arc::clone(&instance));
             *model = Some(instance);
-            Some(is_shown)
+            is_shown
         }
         RecordChange::Remove(_) => {
             instances.remove_mut(key.host.as_str());
             hosts.left(&key.host);
-            Some(Record::is_step_shown_by_nomad(old_record, None))
+            Record::is_step_shown_by_nomad(old_record, None)
         }
+    };
+    let now = plugin.instance(key.role, key.host.as_str()).map(|instance| &instance.record);
+    if old_record.is_some_and(|old| plugin.overview.may_have_lost_the_last(old, now)) {
+        let all = [&plugin.controllers, &plugin.nodes].into_iter().flat_map(|instances| instances.values());
+        plugin.overview.look_for_the_last(all.map(|instance| &instance.record));
     }
+    Some(is_shown)
 }

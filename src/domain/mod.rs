@@ -16,6 +16,7 @@ pub mod fingerprint;
 pub mod fleet;
 pub mod history;
 pub mod id;
+pub mod overview;
 pub mod plugin;
 pub mod record;
 pub mod socket;

@@ -11,6 +11,7 @@ use rpds::RedBlackTreeMapSync;
 
 use super::expected::DeclaredCounts;
 use super::id::{HostId, PluginId, Role};
+use super::overview::Overview;
 use super::record::{Job, Record};
 use super::time::{Index, Timestamp};
 
@@ -231,6 +232,8 @@ pub struct Plugin {
     pub id: PluginId,
     /// What its records add up to.
     pub tally: Tally,
+    /// What all of them add up to, for people.
+    pub overview: Overview,
     /// `Some` from the moment it counts (an instance was healthy, or a job wants one), until none is left; always, if it is
     /// declared.
     pub dates: Option<Dates>,
@@ -248,6 +251,7 @@ impl Plugin {
         Self {
             id,
             tally: Tally::default(),
+            overview: Overview::default(),
             dates: None,
             declared: DeclaredCounts::default(),
             controllers: RedBlackTreeMapSync::default(),
@@ -262,6 +266,7 @@ impl Plugin {
         Self {
             id: self.id.clone(),
             tally: self.tally.clone(),
+            overview: self.overview.clone(),
             dates: self.dates,
             declared: self.declared,
             controllers: self.controllers.clone(),

@@ -199,11 +199,11 @@ pub(in crate::api) struct PluginSum<'a> {
     hosts: usize,
     #[serde(rename = "ID")]
     id: &'a str,
-    instances: usize,
+    instances: u32,
     modify_index: u64,
     nodes_expected: u32,
     nodes_healthy: u32,
-    phases: BTreeMap<&'static str, usize>,
+    phases: BTreeMap<&'static str, u32>,
     provider: &'a str,
     providers: BTreeMap<&'a str, u32>,
     /// Some of those that are not healthy, the longest first.
@@ -246,29 +246,11 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
         fn by_name(votes: &Votes) -> BTreeMap<&str, u32> {
             votes.iter().collect()
         }
-        let mut phases = BTreeMap::new();
-        let mut hosts = BTreeSet::new();
-        let mut warnings = BTreeSet::new();
-        let mut unwell: Vec<&Record> = Vec::new();
-        let mut changed = None;
-        let mut instances = 0;
-        for record in records(plugin) {
-            instances += 1;
-            changed = changed.max(Some(record.since));
-            if !record.phase.is_healthy() {
-                let at = unwell.partition_point(|other| other.since <= record.since);
-                if at < UNWELL {
-                    unwell.truncate(UNWELL - 1);
-                    unwell.insert(at, record);
-                }
-            }
-            *phases.entry(record.phase.as_str()).or_default() += 1;
-            hosts.insert(&record.key.host);
-            warnings
-                .extend(record.fingerprint.iter().flat_map(|fingerprint| &fingerprint.warnings).map(|text| &**text));
-        }
+        let overview = &plugin.overview;
+        let unwell = overview.unwell().take(UNWELL);
+        let unwell = unwell.filter_map(|(role, host)| Some(&plugin.instance(role, host.as_str())?.record));
         Self {
-            changed_time: changed.and_then(time),
+            changed_time: overview.changed().and_then(time),
             controller_required: plugin.requires_controller(),
             controllers_expected: plugin.expected(Role::Controller),
             controllers_healthy: plugin.count(Role::Controller).healthy,
@@ -276,19 +258,19 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
             create_index: plugin.dates.map_or(0, |dates| dates.create_index.0),
             create_time: plugin.dates.and_then(|dates| time(dates.create_time)),
             expected_source: plugin.expected_source(),
-            hosts: hosts.len(),
+            hosts: overview.hosts(),
             id: plugin.id.as_str(),
-            instances,
+            instances: overview.instances(),
             modify_index: plugin.dates.map_or(0, |dates| dates.modify_index.0),
             nodes_expected: plugin.expected(Role::Node),
             nodes_healthy: plugin.count(Role::Node).healthy,
-            phases,
+            phases: overview.phases().map(|(phase, count)| (phase.as_str(), count)).collect(),
             provider: plugin.provider(),
             providers: by_name(&plugin.tally.providers),
-            unwell: unwell.into_iter().map(Unwell::from).collect(),
+            unwell: unwell.map(Unwell::from).collect(),
             version: plugin.version(),
             versions: by_name(&plugin.tally.versions),
-            warnings,
+            warnings: overview.warnings().collect(),
         }
     }
 }

@@ -333,7 +333,14 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     for (one, seen) in aggregators.iter().zip(&seen) {
         tokio::spawn(watch(one.address.clone(), Arc::clone(seen), stop.clone()));
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The history of a large fleet is read beside everything else, and for longer: that is no change's cost.
+    until("aggregators are quiet", async || {
+        let spent = || aggregators.iter().map(|one| usage(one).1).sum::<f64>();
+        let before = spent();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        spent() - before < 0.2
+    })
+    .await?;
     let cpu: Vec<f64> = aggregators.iter().map(|one| usage(one).1).collect();
     let mut sent = BTreeMap::new();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate.max(1));

@@ -269,12 +269,7 @@ impl Catalog {
 
     /// Every record.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.plugins().flat_map(|plugin| {
-            [Role::Controller, Role::Node]
-                .into_iter()
-                .flat_map(|role| plugin.instances(role))
-                .map(|instance| &instance.record)
-        })
+        self.plugins().flat_map(|plugin| plugin.records())
     }
 }
 
@@ -335,8 +330,8 @@ fn step(plugin: &mut Plugin, hosts: &mut Hosts, change: &RecordChange) -> Option
     };
     let now = plugin.instance(key.role, key.host.as_str()).map(|instance| &instance.record);
     if old_record.is_some_and(|old| plugin.overview.may_have_lost_the_last(old, now)) {
-        let all = [&plugin.controllers, &plugin.nodes].into_iter().flat_map(|instances| instances.values());
-        plugin.overview.look_for_the_last(all.map(|instance| &instance.record));
+        let last = plugin.records().map(|record| record.since).max();
+        plugin.overview.found_the_last(last);
     }
     Some(is_shown)
 }

@@ -31,10 +31,10 @@ impl Overview {
     #[must_use]
     pub fn of(plugin: &Plugin) -> Self {
         let mut overview = Self::default();
-        for instance in [Role::Controller, Role::Node].into_iter().flat_map(|role| plugin.instances(role)) {
-            let key = &instance.record.key;
+        for record in plugin.records() {
+            let key = &record.key;
             let is_new = key.role == Role::Controller || plugin.instance(Role::Controller, key.host.as_str()).is_none();
-            overview.add(&instance.record, is_new);
+            overview.add(record, is_new);
         }
         overview
     }
@@ -56,7 +56,7 @@ impl Overview {
     }
 
     /// Takes one away. Whether an earlier record is now the one that changed last is not seen here; see
-    /// [`Overview::look_for_the_last`].
+    /// [`Overview::may_have_lost_the_last`].
     pub(super) fn take(&mut self, record: &Record, was_last_on_host: bool) {
         self.phases[record.phase as usize] -= 1;
         self.hosts -= usize::from(was_last_on_host);
@@ -79,9 +79,9 @@ impl Overview {
         self.changed == Some(record.since) && next.is_none_or(|next| next.since < record.since)
     }
 
-    /// Finds it.
-    pub(super) fn look_for_the_last<'a>(&mut self, records: impl Iterator<Item = &'a Record>) {
-        self.changed = records.map(|record| record.since).max();
+    /// When the one that was found changed.
+    pub(super) fn found_the_last(&mut self, changed: Option<Timestamp>) {
+        self.changed = changed;
     }
 
     /// Phases that instances are in, and how many are in each.

@@ -288,6 +288,11 @@ impl Plugin {
         self.of(role).values()
     }
 
+    /// Every record, those of controllers first, by host.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.controllers.values().chain(self.nodes.values()).map(|instance| &instance.record)
+    }
+
     /// The instances of a role that count, by host (rule A2).
     pub fn counting(&self, role: Role) -> impl Iterator<Item = &Arc<Instance>> {
         self.instances(role).filter(|instance| instance.record.was_healthy)

@@ -26,12 +26,12 @@ use crate::domain::durability::Durability;
 use crate::domain::expected::{Declaration, DeclaredNodes};
 use crate::domain::fleet::FleetStanding;
 use crate::domain::history::Transition;
-use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
-use crate::domain::record::{Phase, Record};
+use crate::domain::id::{HostId, InstanceKey, PluginId};
+use crate::domain::record::Phase;
 use crate::domain::time::{Index, Timestamp};
 use crate::registry::agents::Agents;
 use crate::registry::allocations::Allocations;
-use crate::registry::commands::{Commands, Forget, ForgetError, Forgotten};
+use crate::registry::commands::{self, Commands, Forget, ForgetError, Forgotten};
 use crate::registry::history::{History, Recent};
 use crate::registry::mirror::Mirror;
 use crate::registry::reader::Reader;
@@ -669,21 +669,9 @@ impl Follower {
     ) -> Result<Forgotten, ForgetError> {
         let current = self.mirror.current();
         let known = current.plugin(plugin.as_str()).ok_or(ForgetError::NoSuchPlugin)?;
-        let all = [Role::Controller, Role::Node].into_iter().flat_map(|role| known.instances(role));
-        let all =
-            all.map(|instance| &instance.record).filter(|record| host.is_none_or(|host| record.key.host == *host));
-        let records: Vec<Record> = all.cloned().collect();
-        if records.is_empty() {
-            return Err(ForgetError::NoSuchInstance);
-        }
-        let those = |is: fn(Phase) -> bool| -> Vec<InstanceKey> {
-            records.iter().filter(|record| is(record.phase)).map(|record| record.key.clone()).collect()
-        };
-        let alive = those(|phase| matches!(phase, Phase::Healthy | Phase::Starting));
-        if !alive.is_empty() {
-            return Err(ForgetError::Alive(alive));
-        }
-        let elsewhere = those(|phase| phase != Phase::Lost);
+        let records = commands::forgettable(known, host)?;
+        let elsewhere = records.iter().filter(|record| record.phase != Phase::Lost);
+        let elsewhere: Vec<InstanceKey> = elsewhere.map(|record| record.key.clone()).collect();
         if !elsewhere.is_empty() {
             return Err(ForgetError::OnLiveHosts(elsewhere));
         }
@@ -701,8 +689,7 @@ impl Follower {
                 Err(_) => return Err(ForgetError::Unwritten),
             }
         }
-        let all: usize = [Role::Controller, Role::Node].into_iter().map(|role| known.instances(role).count()).sum();
-        let is_plugin_gone = all == records.len() && known.declared.is_empty();
+        let is_plugin_gone = known.records().count() == records.len() && known.declared.is_empty();
         let index = Index(u64::try_from(revision).unwrap_or_default());
         Ok(Forgotten { records, is_plugin_gone, index, durability: Durability::Durable })
     }

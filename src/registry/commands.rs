@@ -4,7 +4,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::durability::Durability;
 use crate::domain::id::{HostId, InstanceKey, PluginId};
-use crate::domain::record::Record;
+use crate::domain::plugin::Plugin;
+use crate::domain::record::{Phase, Record};
 use crate::domain::time::Index;
 
 /// Why nothing was forgotten.
@@ -76,4 +77,19 @@ impl Commands {
         sent.map_err(|_| ForgetError::Stopping)?;
         forgotten.await.unwrap_or(Err(ForgetError::Stopping))
     }
+}
+
+/// What `forget` would remove of a plugin, on one host or on all: nothing that is alive.
+///
+/// # Errors
+/// There is nothing, or something is alive.
+pub(crate) fn forgettable(plugin: &Plugin, host: Option<&HostId>) -> Result<Vec<Record>, ForgetError> {
+    let records = plugin.records().filter(|record| host.is_none_or(|host| record.key.host == *host));
+    let records: Vec<Record> = records.cloned().collect();
+    if records.is_empty() {
+        return Err(ForgetError::NoSuchInstance);
+    }
+    let alive = records.iter().filter(|record| matches!(record.phase, Phase::Healthy | Phase::Starting));
+    let alive: Vec<InstanceKey> = alive.map(|record| record.key.clone()).collect();
+    if alive.is_empty() { Ok(records) } else { Err(ForgetError::Alive(alive)) }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 use super::changes::{Changes, Step};
-use super::commands::{Commands, Forget, ForgetError, Forgotten};
+use super::commands::{self, Commands, Forget, ForgetError, Forgotten};
 use super::history::History;
 use super::reader::{Reader, Standing, Waiters};
 use super::reporter::{self, Health, Observed, Report};
@@ -22,9 +22,9 @@ use crate::domain::catalog::{Catalog, RecordChange};
 use crate::domain::durability::Durability;
 use crate::domain::expected::DeclaredCounts;
 use crate::domain::history::{Change, Transition};
-use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
+use crate::domain::id::{HostId, InstanceKey, PluginId};
 use crate::domain::plugin::Dates;
-use crate::domain::record::{Phase, Record};
+use crate::domain::record::Record;
 use crate::domain::time::{Index, Timestamp};
 use crate::store::{Commit, Committing, Loaded, Store, StoreError};
 
@@ -310,18 +310,7 @@ impl Publisher {
     async fn forgotten(&mut self, plugin: &PluginId, host: Option<&HostId>) -> Result<Forgotten, ForgetError> {
         let current = Arc::clone(&self.catalog.borrow());
         let known = current.plugin(plugin.as_str()).ok_or(ForgetError::NoSuchPlugin)?;
-        let all = [Role::Controller, Role::Node].into_iter().flat_map(|role| known.instances(role));
-        let records = all.map(|instance| &instance.record);
-        let records: Vec<Record> =
-            records.filter(|record| host.is_none_or(|host| record.key.host == *host)).cloned().collect();
-        if records.is_empty() {
-            return Err(ForgetError::NoSuchInstance);
-        }
-        let alive = records.iter().filter(|record| matches!(record.phase, Phase::Healthy | Phase::Starting));
-        let alive: Vec<InstanceKey> = alive.map(|record| record.key.clone()).collect();
-        if !alive.is_empty() {
-            return Err(ForgetError::Alive(alive));
-        }
+        let records = commands::forgettable(known, host)?;
         let now = (self.clock)();
         let mut stage = Stage::default();
         for record in &records {

@@ -275,11 +275,6 @@ impl<'a> From<&'a Plugin> for PluginSum<'a> {
     }
 }
 
-fn records(plugin: &Plugin) -> impl Iterator<Item = &Record> {
-    let of = |role| plugin.instances(role).map(|instance| &instance.record);
-    of(Role::Controller).chain(of(Role::Node))
-}
-
 /// A plugin and everything that is known of its instances, by role and host.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -793,7 +788,7 @@ impl<'a> Line<'a> {
         let instance = |record: &'a Record| InstanceDetail::new(record, socket(&record.socket).as_ref());
         Self {
             index: 0,
-            instances: records(plugin).map(instance).collect(),
+            instances: plugin.records().map(instance).collect(),
             plugins: vec![plugin.into()],
             removed_instances: Vec::new(),
             removed_plugins: Vec::new(),

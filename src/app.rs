@@ -396,6 +396,7 @@ impl Gateway {
         let former = loaded.records.iter().map(|record| &record.key);
         let former = former.filter(|key| plan.sockets.is_some() && key.host != plan.host).cloned().collect();
         let counters = Counters { operations: store.operations(), ..Counters::default() };
+        let sockets = Sockets::of(plan.host.clone());
         let (publisher, handles) = Publisher::new(loaded, store);
         let publisher = publisher.retiring(plan.retire).declaring(&plan.declared);
         Ok(Self {
@@ -409,7 +410,7 @@ impl Gateway {
             reader: handles.reader,
             history: handles.history,
             commands: handles.commands,
-            sockets: Sockets::default(),
+            sockets,
             reports: handles.reports,
             counters,
         })
@@ -502,7 +503,8 @@ impl Gateway {
             }
             let etcd = Etcd::new(&settings);
             let (host, history) = (plan.host.clone(), Some(history.clone()));
-            let (mut shipper, told) = Shipper::new(etcd, &settings, host, reader.clone(), history, plan.history);
+            let (shipper, told) = Shipper::new(etcd, &settings, host, reader.clone(), history, plan.history);
+            let mut shipper = shipper.with_sockets(sockets.clone());
             if let Some(allocations) = &allocations {
                 shipper = shipper.with_allocations(allocations.clone());
             }

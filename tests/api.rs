@@ -149,8 +149,8 @@ fn socket() -> SocketStatus {
     SocketStatus {
         path: "/run/csi/nfs.sock".into(),
         phase: Phase::Healthy,
-        role: "auto",
-        source: "address",
+        role: "auto".into(),
+        source: "address".into(),
         device: Some(64),
         inode: Some(4711),
         pid: Some(42),

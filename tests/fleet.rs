@@ -226,6 +226,95 @@ async fn three_hosts_are_one_plugin_in_two_aggregators_and_a_silent_one_is_lost_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_agents_see_of_their_sockets_is_shown_by_aggregators_and_written_when_it_is_another() {
+    let Some(program) = program() else { return };
+    let (etcd, folder) = (EtcdServer::start(&program, &[]).await, TempDir::new().expect("a scratch folder"));
+    let (other, twin) = (folder.path().join("other.sock"), folder.path().join("twin.sock"));
+    let more = [&other, &twin].map(|path| format!("--csi-address={}", path.display()));
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let mut first = Host::new("host-aaaa", &etcd.url(), FakeDriver::monolith(PLUGIN), &more).await;
+    let second = Host::new("host-bbbb", &etcd.url(), FakeDriver::node(PLUGIN), &[]).await;
+    let shown = aggregator(&etcd.url(), &folder.path().join("aggregator.log"), &[]).await;
+    let sockets = async |query: &str| {
+        let body = shown.json(&format!("/v1/gateway/sockets{query}")).await;
+        let all = body["Sockets"].as_array().expect("a list").clone();
+        let text = |socket: &Value, key: &str| socket[key].as_str().unwrap_or_default().to_owned();
+        let of = |socket: &Value| ["Host", "Path", "Phase", "Reason"].map(|key| text(socket, key));
+        (all.iter().map(of).collect::<Vec<_>>(), body)
+    };
+    let until_shown = async |what: &str, query: &str, is_so: &dyn Fn(&[[String; 4]]) -> bool| {
+        until(what, async || {
+            let (all, body) = sockets(query).await;
+            if is_so(&all) { Ok(body) } else { Err(format!("{all:?}")) }
+        })
+        .await
+    };
+    let phases = |all: &[[String; 4]]| all.iter().map(|socket| socket[2].clone()).collect::<Vec<_>>();
+    let known = until_shown("both hosts' sockets are shown", "", &|all| {
+        let mut phases = phases(all);
+        phases.sort();
+        phases == ["gone", "gone", "healthy", "healthy"]
+    })
+    .await;
+    let own = first.agent().json("/v1/gateway/sockets").await;
+    let of_first = sockets("?host=host-aaaa").await.1;
+    assert_eq!((&own["Searched"], &own["LeftOut"]), (&of_first["Searched"], &0.into()));
+    for (own, told) in
+        own["Sockets"].as_array().expect("a list").iter().zip(of_first["Sockets"].as_array().expect("a list"))
+    {
+        for key in
+            ["Host", "Path", "Phase", "PID", "PluginID", "Provider", "Reason", "Role", "Roles", "Source", "Inode"]
+        {
+            assert_eq!(own[key], told[key], "{key}: {own}\n{told}");
+        }
+        assert!(told["LastProbeTime"].is_null(), "{told}");
+    }
+    assert_eq!(shown.json("/v1/gateway").await["Sockets"], 4);
+    assert_eq!(known["Sockets"].as_array().map(Vec::len), Some(4));
+
+    // Health is the instances' matter: it is told with them, at once, and the table is not written again.
+    let written = async || {
+        let table = etcd.owner().list("/csi-gateway/v1/sockets/").await;
+        table.iter().map(|pair| pair.version).collect::<Vec<_>>()
+    };
+    let before = written().await;
+    second.sicken();
+    let sick = ["host-bbbb", "unhealthy", "Probe failed with Internal: sick"];
+    until_shown("the second is sick", "?host=host-bbbb", &|all| {
+        all.len() == 1 && [&*all[0][0], &*all[0][2], &*all[0][3]] == sick
+    })
+    .await;
+    second.heal();
+    until_shown("it is healthy again", "?host=host-bbbb", &|all| phases(all) == ["healthy"]).await;
+    let index = all(&shown).await.1;
+    let twin = FakeDriver::node(PLUGIN).serve(&twin).await.expect("binds");
+    until_shown("the same driver a second time", "?host=host-aaaa", &|all| {
+        phases(all).iter().filter(|phase| *phase == "healthy").count() == 2
+    })
+    .await;
+    let host = shown.json("/v1/gateway/host/host-aaaa").await;
+    assert_eq!(host["Duplicates"], first.agent().json("/v1/gateway/host/host-aaaa").await["Duplicates"], "{host}");
+    assert_eq!(host["Duplicates"].as_array().map(Vec::len), Some(1), "{host}");
+    assert_eq!(all(&shown).await.1, index, "a side table moves no index");
+    let after = written().await;
+    assert!(after[0] > before[0] && after[1] == before[1], "{before:?} {after:?}");
+
+    // Nobody knows any more what is there, and in the end nothing is told of it.
+    first.kill().await;
+    until_shown("the first is lost", "?host=host-aaaa", &|all| {
+        all.iter().all(|[_, _, phase, reason]| phase == "lost" && reason.starts_with("the host, its network or"))
+    })
+    .await;
+    drop(twin);
+    let mut forget = gateway();
+    forget.args(["forget", PLUGIN, "--host=host-aaaa", &format!("--address={}", shown.address)]);
+    let (code, _, error) = run(forget).await;
+    assert_eq!(code, Some(0), "{error}");
+    until_shown("what is left", "", &|all| all.len() == 1 && all[0][0] == "host-bbbb").await;
+    assert_eq!(written().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_are_counted_over_hosts_a_restart_takes_nothing_away_and_a_plugin_may_move() {
     let Some(program) = program() else { return };
     let mut fleet = Fleet::new(&program).await;

@@ -41,7 +41,7 @@ enum About {
     Plugin { id: String },
     Hosts,
     Host { id: String },
-    Sockets,
+    Sockets { host: Option<HostId> },
     History { plugin: Option<PluginId>, limit: usize },
 }
 
@@ -57,7 +57,7 @@ impl Asked {
             Target::GatewayHosts => About::Hosts,
             Target::GatewayHost if id.is_empty() => return Err(ApiError::MissingHostId),
             Target::GatewayHost => About::Host { id: String::from_utf8_lossy(id).into_owned() },
-            Target::GatewaySockets => About::Sockets,
+            Target::GatewaySockets => About::Sockets { host: host_of(query)? },
             Target::GatewayHistory => {
                 About::History { plugin: plugin_of(query)?, limit: query.limit(USUAL_HISTORY, MOST_HISTORY)? }
             }
@@ -95,7 +95,7 @@ impl About {
         Ok(match self {
             About::Gateway => {
                 let standing = state.reader.standing();
-                let sockets = state.sockets.all().len();
+                let sockets = state.count_of_sockets();
                 let events = state.sockets.events();
                 let acl = state.access.as_ref().map(crate::acl::Access::standing);
                 let orchestrator = state.allocations.as_ref().and_then(Allocations::orchestrator);
@@ -114,16 +114,18 @@ impl About {
                 };
                 json::compact(&wire::PluginDetail::new(plugin, |path| state.sockets.get(path)))
             }
-            About::Hosts => json::compact(&wire::hosts(catalog, &state.sockets.duplicates(), |host| state.agent(host))),
+            About::Hosts => json::compact(&wire::hosts(catalog, &state.duplicates(), |host| state.agent(host))),
             About::Host { id } => {
-                let duplicates = state.sockets.duplicates();
+                let duplicates = state.duplicates();
                 let socket = |path: &str| state.sockets.get(path);
                 let Some(host) = wire::HostDetail::new(catalog, id, &duplicates, state.agent(id), socket) else {
                     return Err(ApiError::NoSuchHost);
                 };
                 json::compact(&host)
             }
-            About::Sockets => json::compact(&wire::SocketsView::new(&state.sockets.searched(), &state.sockets.all())),
+            About::Sockets { host } => {
+                json::compact(&wire::SocketsView::new(&state.sockets_of(host.as_ref(), catalog)))
+            }
             About::History { plugin, limit } => {
                 let transitions =
                     state.history.history(plugin.clone(), limit + IN_FLIGHT).await.map_err(ApiError::Internal)?;
@@ -186,10 +188,7 @@ impl Filter {
             Some(value) => Some(Health::parse(value).ok_or(ApiError::BadQuery(Complaint::Health))?),
             None => None,
         };
-        let host = match text("host") {
-            Some(host) => Some(HostId::parse(&host).map_err(|_| ApiError::BadQuery(Complaint::Host))?),
-            None => None,
-        };
+        let host = host_of(query)?;
         let from = text("next_token").unwrap_or_default();
         Ok(Self { prefix: query.prefix(), health, host, provider: text("provider"), from, per_page: query.per_page() })
     }
@@ -212,6 +211,12 @@ impl Filter {
         let page = each(shown.by_ref().take(most).map(|plugin| wire::PluginSum::from(&**plugin)));
         (page, shown.next().map(|plugin| plugin.id.to_string()))
     }
+}
+
+/// The host that is asked about; all where the query names none.
+fn host_of(query: &Query<'_>) -> Result<Option<HostId>, ApiError> {
+    let Some(value) = query.filled("host") else { return Ok(None) };
+    HostId::parse(&String::from_utf8_lossy(value)).map(Some).map_err(|_| ApiError::BadQuery(Complaint::Host))
 }
 
 /// The plugin that history is asked of; all where the query names none.

@@ -233,7 +233,7 @@ fn found(text: &mut Exposition, state: &State, sockets: &[SocketStatus]) {
             Phase::Stale => "refused",
             Phase::Gone => "missing",
         };
-        *counted.entry((source(socket.source), state)).or_default() += 1;
+        *counted.entry((source(&socket.source), state)).or_default() += 1;
     }
     for ((source, state), count) in counted {
         text.sample(&all::SOCKETS, &[("source", source), ("state", state)], count);

@@ -49,9 +49,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::acl::{Access, Secret};
+use crate::domain::catalog::Catalog;
 use crate::domain::fleet::FleetStanding;
 use crate::domain::history::Transition;
-use crate::domain::id::PluginId;
+use crate::domain::id::{HostId, PluginId};
+use crate::domain::record::{Phase, SILENT_HOST};
+use crate::domain::socket::{Duplicate, HostSockets};
 use crate::metrics::Counters;
 use crate::registry::agents::{Agent, Agents};
 use crate::registry::allocations::Allocations;
@@ -232,6 +235,39 @@ impl State {
 
     fn agent(&self, host: &str) -> Option<Agent> {
         self.agents.as_ref()?.of(host)
+    }
+
+    /// How many sockets are known.
+    fn count_of_sockets(&self) -> usize {
+        self.agents.as_ref().map_or_else(|| self.sockets.all().len(), Agents::count_of_sockets)
+    }
+
+    /// Sockets that do not count beside others, on all hosts.
+    fn duplicates(&self) -> Vec<Duplicate> {
+        self.agents.as_ref().map_or_else(|| self.sockets.duplicates(), Agents::duplicates)
+    }
+
+    /// What is known of the sockets of one host, or of all.
+    fn sockets_of(&self, host: Option<&HostId>, catalog: &Catalog) -> Vec<(HostId, HostSockets)> {
+        if let Some(own) = self.sockets.host() {
+            let is_asked = host.is_none_or(|host| host == own);
+            return is_asked.then(|| (own.clone(), self.sockets.everything())).into_iter().collect();
+        }
+        let Some(agents) = &self.agents else { return Vec::new() };
+        let mut all = agents.sockets(host);
+        for (host, HostSockets { sockets, .. }) in &mut all {
+            let is_silent = agents.of(host.as_str()).is_none();
+            for status in sockets {
+                if is_silent {
+                    (status.phase, status.reason) = (Phase::Lost, SILENT_HOST.into());
+                }
+                status.complete(|role, plugin| {
+                    let instance = catalog.plugin(plugin.as_str())?.instance(role, host.as_str())?;
+                    Some(&instance.record)
+                });
+            }
+        }
+        all
     }
 
     /// Shows the agents of hosts, too.

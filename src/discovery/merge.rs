@@ -227,7 +227,7 @@ fn searched(search: &Search) -> Searched {
     };
     Searched {
         place: search.place.path.clone(),
-        what: search.place.kind.what(),
+        what: search.place.kind.what().into(),
         is_searched: listing.is_some(),
         exists: listing.is_some_and(|listing| listing.exists),
         found: listing.map_or(0, |listing| {

@@ -243,7 +243,7 @@ impl Discovery {
             let of_place: Vec<IgnoredSocket> =
                 ignored.iter().filter(|ignored| ignored.path.starts_with(&seen.place)).cloned().collect();
             let Searched { place, what, exists, found, ignored, problem, .. } = seen;
-            let place = place.display();
+            let (place, what) = (place.display(), what.as_ref());
             if before.is_none_or(|(before, _)| before.problem != *problem) && !problem.is_empty() {
                 warn!(%place, what, "{problem}");
             } else if before.map_or((false, 0), |(before, _)| (before.exists, before.found)) != (*exists, *found) {

@@ -11,6 +11,10 @@ use super::id::{InstanceKey, Role};
 use super::time::Timestamp;
 use super::topology::share;
 
+/// Why an instance, or a socket, on a host without its agent is [`Phase::Lost`].
+pub const SILENT_HOST: &str =
+    "the host, its network or its csi-gateway agent is down; what is known of the driver is from before";
+
 /// How an instance is, in our words; Nomad's boolean is [`Phase::is_healthy`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

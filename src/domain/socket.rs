@@ -2,11 +2,14 @@
 //!
 //! Sockets are a side table: what is seen of them moves no index and is not stored.
 
+use std::borrow::Cow;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 use super::id::{InstanceKey, PluginId, Role};
 use super::record::{Owner, Phase, Record};
@@ -250,39 +253,55 @@ impl FileIdentity {
     }
 }
 
-/// What is seen of a socket, for `/v1/gateway/sockets`.
-#[derive(Debug, Clone, PartialEq)]
+/// What is seen of a socket, for `/v1/gateway/sockets`. Its serialized form is that of [`HostSockets`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SocketStatus {
     /// Path of the socket file.
     pub path: String,
     /// How it is.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub phase: Phase,
     /// What it is taken for.
-    pub role: &'static str,
+    pub role: Cow<'static, str>,
     /// Where we know it from.
-    pub source: &'static str,
+    pub source: Cow<'static, str>,
     /// Device and inode of the file, where there is one.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub device: Option<u64>,
     /// See `device`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub inode: Option<u64>,
     /// Process id of the listener; 0 outside our pid namespace.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub pid: Option<i32>,
     /// The name the driver gives itself, once it answered.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub provider: Option<Box<str>>,
     /// The plugin it counts as; `None` while unknown or ignored.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub plugin: Option<PluginId>,
     /// Roles that count.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub roles: Vec<Role>,
     /// Why the socket is not counted, or not healthy; empty otherwise.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub reason: Box<str>,
     /// Whether the socket is no CSI driver's and is left alone.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub is_ignored: bool,
     /// When it was last asked.
+    #[serde(skip)]
     pub last_probe_time: Option<Timestamp>,
     /// When it last answered as it should.
+    #[serde(skip)]
     pub last_ok_time: Option<Timestamp>,
     /// How long the last look took.
+    #[serde(skip)]
     pub last_poll: Option<Duration>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl SocketStatus {
@@ -292,8 +311,8 @@ impl SocketStatus {
         Self {
             path: wanted.path.to_string_lossy().into_owned(),
             phase: Phase::New,
-            role: wanted.role.as_str(),
-            source: wanted.source.as_str(),
+            role: wanted.role.as_str().into(),
+            source: wanted.source.as_str().into(),
             device: None,
             inode: None,
             pid: None,
@@ -307,16 +326,74 @@ impl SocketStatus {
             last_poll: None,
         }
     }
+
+    /// The instances that this socket counts as.
+    fn instances(&self) -> impl Iterator<Item = (Role, &PluginId)> {
+        self.roles.iter().filter_map(|role| Some((*role, self.plugin.as_ref()?)))
+    }
+
+    /// As it is told elsewhere: without what moves while nothing happens, and without what its instances say already.
+    #[must_use]
+    pub fn told(&self) -> Self {
+        let mut told = Self { last_probe_time: None, last_ok_time: None, last_poll: None, ..self.clone() };
+        if self.instances().next().is_some() {
+            (told.phase, told.reason) = Default::default();
+        }
+        told
+    }
+
+    /// As it was before [`SocketStatus::told`], as far as its instances say it; `record` finds one.
+    pub fn complete<'a>(&mut self, record: impl Fn(Role, &PluginId) -> Option<&'a Record>) {
+        let records = self.instances().filter_map(|(role, plugin)| record(role, plugin));
+        let worst = records.max_by_key(|record| (!record.phase.is_healthy(), record.phase));
+        if let Some(Record { phase, reason, .. }) = worst {
+            self.phase = *phase;
+            self.reason = if phase.is_healthy() { "".into() } else { reason.text.as_ref().into() };
+        }
+    }
+}
+
+/// What is known of a host's sockets: where they are looked for, what was found, and which do not count.
+///
+/// Serialized, with [`SocketStatus::told`], it is what an agent tells its fleet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostSockets {
+    /// Every place that is searched.
+    pub searched: Vec<Searched>,
+    /// By path.
+    pub sockets: Vec<SocketStatus>,
+    /// Those that do not count beside others.
+    pub duplicates: Vec<Duplicate>,
+    /// Sockets that are not among `sockets`, since there are too many.
+    pub left_out: usize,
+}
+
+/// A path as text, since JSON has nothing else: what is no UTF-8 in it cannot be told.
+mod lossy {
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&path.as_ref().to_string_lossy())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, P: From<PathBuf>>(deserializer: D) -> Result<P, D::Error> {
+        Ok(PathBuf::from(String::deserialize(deserializer)?).into())
+    }
 }
 
 /// An instance that two sockets of a host claim to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Duplicate {
     /// Which instance.
     pub key: InstanceKey,
     /// The socket that does not count.
+    #[serde(with = "lossy")]
     pub socket: Arc<Path>,
     /// The socket that does.
+    #[serde(with = "lossy")]
     pub counts: Arc<Path>,
 }
 
@@ -332,21 +409,27 @@ pub struct IgnoredSocket {
 }
 
 /// A place that is searched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Searched {
     /// The directory or socket.
+    #[serde(with = "lossy")]
     pub place: PathBuf,
     /// What is looked for there.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// Whether it was looked at, and exists.
+    #[serde(default)]
     pub exists: bool,
     /// Whether it was looked at.
+    #[serde(default)]
     pub is_searched: bool,
     /// Sockets found.
+    #[serde(default)]
     pub found: usize,
     /// Entries left alone.
+    #[serde(default)]
     pub ignored: usize,
     /// Why it cannot be searched; empty if it can.
+    #[serde(default)]
     pub problem: Box<str>,
 }
 

@@ -372,6 +372,9 @@ impl Follower {
                 for (host, agent) in step.agents.drain(..) {
                     self.agents.put(host, agent);
                 }
+                for (host, sockets) in step.sockets.drain(..) {
+                    self.agents.put_sockets(host, sockets);
+                }
                 for (id, allocation) in step.allocations.drain(..) {
                     match allocation {
                         Some(allocation) => self.allocations.put(allocation),
@@ -411,11 +414,11 @@ impl Follower {
         let mut view = View::new(self.keys.clone());
         let mut catalog = Catalog::empty(Index(1));
         let mut all = Step::default();
-        let (mut allocations, mut agents) = (Vec::new(), BTreeMap::new());
+        let (mut allocations, agents) = (Vec::new(), Agents::default());
         let mut at = 0;
         // Hosts first: whether a record is shown depends on its host.
         let single = [self.keys.index(), self.keys.nomad_index()];
-        let kinds = ["hosts", "plugins", "expected", "instances", "stubs"].map(|kind| self.keys.kind(kind));
+        let kinds = ["hosts", "plugins", "expected", "instances", "stubs", "sockets"].map(|kind| self.keys.kind(kind));
         for prefix in kinds.iter().chain(&single) {
             let mut take = |page: super::etcd::Page| {
                 let events = page.pairs.into_iter().map(|read| (read, false));
@@ -425,7 +428,8 @@ impl Follower {
                 all.affected.extend(step.affected);
                 all.hosts.extend(step.hosts);
                 all.emptied.extend(step.emptied);
-                agents.extend(step.agents.into_iter().filter_map(|(host, agent)| Some((host, agent?))));
+                step.agents.into_iter().for_each(|(host, agent)| agents.put(host, agent));
+                step.sockets.into_iter().for_each(|(host, sockets)| agents.put_sockets(host, sockets));
                 allocations.extend(step.allocations.into_iter().filter_map(|(_, allocation)| allocation));
             };
             at = session.list(prefix, at, false, &mut take).await?;
@@ -558,7 +562,7 @@ impl Follower {
         let is_lost = host.state.is_some_and(|(state, _)| state.state == Presence::Lost);
         let mut steps = Vec::new();
         if is_lost && host.is_empty() {
-            steps.extend([Do::Delete(state), Do::Delete(self.keys.session(id))]);
+            steps.extend([state, self.keys.session(id), self.keys.sockets(id)].map(Do::Delete));
             // Hosts come and go with new names: what they leave behind would be all there is in the end.
             steps.extend([self.keys.history(Some(id)), self.keys.stubs(id)].map(Do::DeleteAll));
             for plugin in self.view.expecting(id) {

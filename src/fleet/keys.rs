@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::domain::allocation::Allocation;
 use crate::domain::expected::DeclaredCounts;
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
-use crate::domain::socket::is_uuid;
+use crate::domain::socket::{HostSockets, is_uuid};
 use crate::domain::time::{Index, Timestamp};
 use crate::store::record::Stored;
 
@@ -100,6 +100,7 @@ impl Stored for Expected {}
 impl Stored for Stub {}
 impl Stored for Moved {}
 impl Stored for DeclaredCounts {}
+impl Stored for HostSockets {}
 
 /// The keys of one fleet.
 #[derive(Debug, Clone)]
@@ -120,6 +121,7 @@ pub(super) enum Key {
     History,
     /// An allocation, by its id.
     Stub(Box<str>),
+    Sockets(HostId),
     /// Of a later release, or nobody's.
     Unknown,
 }
@@ -212,6 +214,11 @@ impl Keys {
         self.under(&format!("stubs/{host}/"))
     }
 
+    /// What is told of a host's sockets.
+    pub(super) fn sockets(&self, host: &HostId) -> String {
+        self.under(&format!("sockets/{host}"))
+    }
+
     pub(super) fn transition(&self, host: &HostId, place: &Place) -> String {
         let Place { index, number, role, plugin } = place;
         self.under(&format!("history/{host}/{:020}.{number:02}/{role}/{plugin}", index.0))
@@ -249,6 +256,7 @@ impl Keys {
                     _ => return None,
                 }
             }
+            "sockets" => Key::Sockets(HostId::parse(parts.next()?).ok()?),
             "stubs" => {
                 HostId::parse(parts.next()?).ok()?;
                 Key::Stub(parts.next().filter(|id| is_uuid(id))?.into())
@@ -309,6 +317,7 @@ mod tests {
         assert_eq!(keys.place(&host, key.as_bytes()), Some(place));
         let allocation = "8b0e0c3c-6b1e-4d5c-9d0a-1f2e3d4c5b6a";
         assert_eq!(keys.read(keys.stub(&host, allocation).as_bytes()), Key::Stub(allocation.into()));
+        assert_eq!(keys.read(keys.sockets(&host).as_bytes()), Key::Sockets(host));
         for other in
             ["/csi-gateway/v1/later/x", "/csi-gateway/v1/plugins/a/b", "/other/index", "/csi-gateway/v1/hosts/a/x"]
         {

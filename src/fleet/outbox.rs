@@ -31,12 +31,12 @@ pub(super) struct Shipped {
     pub(super) records: BTreeMap<InstanceKey, Record>,
     /// Places of transitions.
     pub(super) history: BTreeSet<Place>,
-    /// What is said of allocations, by their ids, as it is written.
-    pub(super) stubs: Stubs,
+    /// What side tables hold.
+    pub(super) side: Side,
 }
 
-/// Written forms of what is said of allocations, by their ids.
-pub(super) type Stubs = BTreeMap<Box<str>, Vec<u8>>;
+/// What side tables hold of a host, by its keys, as it is written.
+pub(super) type Side = BTreeMap<String, Vec<u8>>;
 
 /// Transitions that are to be shipped, with their places.
 pub(super) type Waiting = BTreeMap<Place, Transition>;
@@ -50,7 +50,7 @@ pub(super) struct Batch {
     sent: Vec<Place>,
     trimmed: Vec<Place>,
     /// `None`: nothing any more.
-    stubs: Vec<(Box<str>, Option<Vec<u8>>)>,
+    side: Vec<(String, Option<Vec<u8>>)>,
     is_shown_by_nomad: bool,
     size: usize,
 }
@@ -61,7 +61,7 @@ impl Batch {
         self.records.extend(part.records);
         self.sent.extend(part.sent);
         self.trimmed.extend(part.trimmed);
-        self.stubs.extend(part.stubs);
+        self.side.extend(part.side);
         self.is_shown_by_nomad |= part.is_shown_by_nomad;
         self.size += part.size;
     }
@@ -90,10 +90,10 @@ impl Batch {
         for place in self.trimmed {
             shipped.history.remove(&place);
         }
-        for (id, stub) in self.stubs {
-            match stub {
-                Some(stub) => shipped.stubs.insert(id, stub),
-                None => shipped.stubs.remove(&id),
+        for (key, value) in self.side {
+            match value {
+                Some(value) => shipped.side.insert(key, value),
+                None => shipped.side.remove(&key),
             };
         }
     }
@@ -182,14 +182,15 @@ pub(super) fn batches<'a>(
     batches
 }
 
-/// Transactions that make etcd equal to what is said of the host's allocations. They move no index.
-pub(super) fn stub_batches(keys: &Keys, host: &HostId, shipped: &Stubs, now: &Stubs) -> Vec<Batch> {
-    let gone = shipped.keys().filter(|id| !now.contains_key(*id)).map(|id| (id, None));
-    let moved = now.iter().filter(|(id, stub)| shipped.get(*id) != Some(stub)).map(|(id, stub)| (id, Some(stub)));
-    pack(gone.chain(moved).map(|(id, stub)| {
-        let (key, mut part) = (keys.stub(host, id), Batch::default());
-        part.push(stub.map_or_else(|| Do::Delete(key.clone()), |stub| Do::Put(key.clone(), stub.clone())));
-        part.stubs.push((id.clone(), stub.cloned()));
+/// Transactions that make etcd equal to what side tables are to hold. They move no index.
+pub(super) fn side_batches(shipped: &Side, now: &Side) -> Vec<Batch> {
+    let gone = shipped.keys().filter(|key| !now.contains_key(*key)).map(|key| (key, None));
+    let moved = now.iter().filter(|(key, value)| shipped.get(*key) != Some(value));
+    let moved = moved.map(|(key, value)| (key, Some(value)));
+    pack(gone.chain(moved).map(|(key, value)| {
+        let mut part = Batch::default();
+        part.push(value.map_or_else(|| Do::Delete(key.clone()), |value| Do::Put(key.clone(), value.clone())));
+        part.side.push((key.clone(), value.cloned()));
         part
     }))
 }

@@ -9,29 +9,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::etcd::{Do, Etcd, If, Read, Session};
 use super::keys::{Alive, HostState, Keys, Moved, Presence, Stub};
-use super::outbox::{self, HOST_HISTORY, Shipped, Stubs, Waiting};
+use super::outbox::{self, HOST_HISTORY, Shipped, Side, Waiting};
 use super::{Backoff, Settings};
 use crate::domain::fleet::FleetStanding;
 use crate::domain::history::Transition;
 use crate::domain::id::HostId;
 use crate::domain::record::Record;
-use crate::domain::socket::is_uuid;
+use crate::domain::socket::{HostSockets, is_uuid};
 use crate::domain::time::{Index, Timestamp};
 use crate::fleet::error::{EtcdError, Fault};
 use crate::registry::allocations::Allocations;
 use crate::registry::history::History;
 use crate::registry::reader::{Reader, Subject};
+use crate::registry::sockets::Sockets;
 use crate::store::record::Stored;
 
 /// How long it may take to read the history that was not shipped, which the disk may hold up.
 const HISTORY_LIMIT: Duration = Duration::from_secs(2);
 /// Longest word of an orchestrator about one allocation that is passed on, in bytes; a usual one has a few thousand.
 const LONGEST_STUB: usize = 256 << 10;
+/// Longest word about a host's sockets, in bytes: some thousand of them. What is more is counted, and not told.
+const LONGEST_SOCKETS: usize = 256 << 10;
+/// From one look at what is to be told of sockets to the next.
+const SOCKETS_AGAIN: Duration = Duration::from_secs(5);
 
 /// Ships one host.
 #[derive(Debug)]
@@ -48,6 +54,8 @@ pub struct Shipper {
     history: Option<History>,
     /// What an orchestrator says of the host's allocations; `None`: nobody asks one.
     allocations: Option<Allocations>,
+    /// `None`: nothing is told of sockets.
+    sockets: Option<ToldSockets>,
     standing: watch::Sender<FleetStanding>,
     alive: Alive,
     lease: Option<(i64, Duration)>,
@@ -60,6 +68,51 @@ pub struct Shipper {
     is_behind: bool,
     /// Whether this process has ever acted for the host.
     has_registered: bool,
+}
+
+/// The host's sockets, and what is to be told of them. They are told all at once, so one that comes and goes has them
+/// looked at some time later.
+#[derive(Debug)]
+struct ToldSockets {
+    table: Sockets,
+    /// As it is written.
+    stored: Vec<u8>,
+    looked: Instant,
+    /// When they are to be looked at; `None`: not before they move.
+    due: Option<Instant>,
+}
+
+impl ToldSockets {
+    fn moved(&mut self) {
+        self.due.get_or_insert(self.looked + SOCKETS_AGAIN);
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        if self.due.is_some_and(|due| due <= now) {
+            (self.due, self.looked) = (None, now);
+            self.stored = told(self.table.everything());
+        }
+    }
+}
+
+/// What is told of a host's sockets, as it is written.
+fn told(mut sockets: HostSockets) -> Vec<u8> {
+    for status in &mut sockets.sockets {
+        *status = status.told();
+    }
+    let mut stored = sockets.to_stored();
+    // What is nobody's goes first.
+    sockets.sockets.sort_by_key(|status| status.is_ignored);
+    while stored.len() > LONGEST_SOCKETS {
+        let kept = sockets.sockets.len() / 2;
+        sockets.left_out += sockets.sockets.drain(kept..).len();
+        if kept == 0 {
+            sockets = HostSockets { left_out: sockets.left_out, ..HostSockets::default() };
+        }
+        stored = sockets.to_stored();
+    }
+    stored
 }
 
 /// What was read of the own host.
@@ -106,6 +159,7 @@ impl Shipper {
             reader,
             history,
             allocations: None,
+            sockets: None,
             standing,
             alive,
             lease: None,
@@ -130,6 +184,14 @@ impl Shipper {
     #[must_use]
     pub fn with_allocations(mut self, allocations: Allocations) -> Self {
         self.allocations = Some(allocations);
+        self
+    }
+
+    /// Ships what is seen of the host's sockets, too.
+    #[must_use]
+    pub fn with_sockets(mut self, table: Sockets) -> Self {
+        let now = Instant::now();
+        self.sockets = Some(ToldSockets { table, stored: Vec::new(), looked: now, due: Some(now) });
         self
     }
 
@@ -229,11 +291,15 @@ impl Shipper {
         self.tell(None);
         let guards = [fence, If::BoundTo(self.keys.alive(&self.host), lease)];
         let (reader, allocations) = (self.reader.clone(), self.allocations.clone());
+        // What moved since the look that was shipped just now was not waited for.
+        self.sockets.iter_mut().for_each(ToldSockets::moved);
+        let sockets = self.sockets.as_ref().map(|sockets| sockets.table.clone());
         let waiting = reader.waiting(Subject::Everything);
         loop {
             // Made before the catalog is read: a change between the two is not missed.
             let changed = waiting.changed();
             let replaced = allocations.as_ref().map(Allocations::replaced);
+            let moved = sockets.as_ref().map(Sockets::moved);
             self.collect();
             if self.is_behind {
                 self.collect_past().await;
@@ -242,9 +308,12 @@ impl Shipper {
                 Ok(()) => {
                     backoff.reset();
                     self.tell(None);
+                    let due = self.sockets.as_ref().and_then(|sockets| sockets.due);
                     tokio::select! {
                         () = changed => {}
                         () = either(replaced) => {}
+                        () = either(moved) => self.sockets.iter_mut().for_each(ToldSockets::moved),
+                        () = either(due.map(tokio::time::sleep_until)) => {}
                         // Whoever has nothing to tell learns only so that somebody else tells it.
                         () = tokio::time::sleep(self.ttl.mul_f64(0.5 + fastrand::f64() / 2.0)) => {
                             match self.transact(session, &guards, Vec::new()).await {
@@ -291,13 +360,17 @@ impl Shipper {
         let stubs = keys.stubs(host);
         session
             .list(&stubs, 0, false, |page| {
-                let ids = page.pairs.into_iter().filter_map(|read| {
-                    let id = std::str::from_utf8(&read.key).ok()?.strip_prefix(&stubs)?;
-                    is_uuid(id).then(|| (id.into(), read.value))
+                let known = page.pairs.into_iter().filter_map(|read| {
+                    let key = String::from_utf8(read.key).ok()?;
+                    is_uuid(key.strip_prefix(&stubs)?).then_some((key, read.value))
                 });
-                shipped.stubs.extend(ids);
+                shipped.side.extend(known);
             })
             .await?;
+        let sockets = keys.sockets(host);
+        if let Some(read) = session.get(&sockets).await? {
+            shipped.side.insert(sockets, read.value);
+        }
         // What was sent and not answered may have arrived.
         self.waiting.retain(|place, _| !shipped.history.contains(place));
         self.shipped = shipped;
@@ -353,9 +426,10 @@ impl Shipper {
             let now = catalog.records().filter(|record| record.key.host == self.host);
             let mut batches =
                 outbox::batches(&self.keys, &self.host, &self.shipped, now, &self.waiting, self.ring, (self.clock)());
-            if let Some(stubs) = self.stubs() {
-                batches.extend(outbox::stub_batches(&self.keys, &self.host, &self.shipped.stubs, &stubs));
+            if let Some(sockets) = &mut self.sockets {
+                sockets.look();
             }
+            batches.extend(outbox::side_batches(&self.shipped.side, &self.side()));
             if batches.is_empty() {
                 return Ok(());
             }
@@ -376,11 +450,25 @@ impl Shipper {
         }
     }
 
-    /// What is said of the host's allocations; `None`: nothing was said yet, so what etcd has may still be so.
-    fn stubs(&self) -> Option<Stubs> {
-        let all = self.allocations.as_ref()?.all()?;
-        let stored = all.iter().filter_map(|one| Some((one.id.clone(), Stub::new(one)?.to_stored())));
-        Some(stored.filter(|(id, stub)| is_uuid(id) && stub.len() <= LONGEST_STUB).collect())
+    /// What side tables are to hold.
+    fn side(&self) -> Side {
+        let (stubs, sockets) = (self.keys.stubs(&self.host), self.keys.sockets(&self.host));
+        let mut side = match self.allocations.as_ref().and_then(Allocations::all) {
+            Some(all) => {
+                let stored = all.iter().filter_map(|one| Some((&one.id, Stub::new(one)?.to_stored())));
+                let fitting = stored.filter(|(id, stub)| is_uuid(id) && stub.len() <= LONGEST_STUB);
+                fitting.map(|(id, stub)| (self.keys.stub(&self.host, id), stub)).collect()
+            }
+            // Nobody has said anything yet, so what etcd has may still be so.
+            None => {
+                let held = self.shipped.side.iter().filter(|(key, _)| key.starts_with(&stubs));
+                held.map(|(key, stub)| (key.clone(), stub.clone())).collect::<Side>()
+            }
+        };
+        if let Some(told) = &self.sockets {
+            side.insert(sockets, told.stored.clone());
+        }
+        side
     }
 
     /// Says that the host is here, all at once.
@@ -459,4 +547,74 @@ async fn either(future: Option<impl Future<Output = ()>>) {
 /// A time for people.
 fn text(time: Timestamp) -> Arc<str> {
     jiff::Timestamp::from_nanosecond(i128::from(time.0)).unwrap_or_default().to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    use super::*;
+    use crate::domain::id::{InstanceKey, PluginId, Role};
+    use crate::domain::record::Phase;
+    use crate::domain::socket::{Duplicate, SocketStatus, WantedSocket};
+
+    fn socket(path: &str) -> SocketStatus {
+        SocketStatus::new(&WantedSocket::configured(path))
+    }
+
+    #[test]
+    fn of_too_many_sockets_those_that_are_nobodys_are_counted_and_not_told() {
+        let counting = (0..200).map(|number| SocketStatus {
+            plugin: PluginId::parse("nfs").ok(),
+            roles: vec![Role::Node],
+            ..socket(&format!("/run/z{number}"))
+        });
+        let ignored = (0..5_000).map(|number| SocketStatus { is_ignored: true, ..socket(&format!("/run/a{number}")) });
+        let sockets = HostSockets { sockets: ignored.chain(counting).collect(), ..HostSockets::default() };
+        let stored = told(sockets);
+        assert!(stored.len() <= LONGEST_SOCKETS && stored.len() > LONGEST_SOCKETS / 3, "{}", stored.len());
+        let read = HostSockets::from_stored(&stored).expect("what was written");
+        assert_eq!(read.sockets.iter().filter(|status| !status.is_ignored).count(), 200);
+        assert_eq!(read.sockets.len() + read.left_out, 5_200);
+        let endless = SocketStatus { reason: "x".repeat(LONGEST_SOCKETS).into(), ..socket("/run/a") };
+        let read = HostSockets::from_stored(&told(HostSockets { sockets: vec![endless], ..HostSockets::default() }));
+        assert_eq!(read.expect("what was written"), HostSockets { left_out: 1, ..HostSockets::default() });
+    }
+
+    #[test]
+    fn what_moves_with_every_look_is_not_told_and_a_path_need_not_be_text() {
+        let path: Arc<Path> = Path::new(OsStr::from_bytes(b"/run/\xff/csi.sock")).into();
+        let key = InstanceKey {
+            plugin: PluginId::parse("nfs").expect("legal"),
+            role: Role::Node,
+            host: HostId::parse("host-a").expect("legal"),
+        };
+        let duplicate = Duplicate { key, socket: Arc::clone(&path), counts: path };
+        let known = SocketStatus {
+            plugin: PluginId::parse("nfs").ok(),
+            roles: vec![Role::Node],
+            phase: Phase::Healthy,
+            last_ok_time: Some(Timestamp(1)),
+            ..socket("/run/csi.sock")
+        };
+        let of = |status: SocketStatus| HostSockets {
+            sockets: vec![status],
+            duplicates: vec![duplicate.clone()],
+            ..HostSockets::default()
+        };
+        let later = SocketStatus {
+            phase: Phase::Unhealthy,
+            reason: "sick".into(),
+            last_ok_time: None,
+            last_poll: Some(Duration::from_secs(1)),
+            ..known.clone()
+        };
+        assert_eq!(told(of(known.clone())), told(of(later.clone())), "its instance says how it is");
+        let unknown = |status| SocketStatus { plugin: None, roles: Vec::new(), ..status };
+        assert_ne!(told(of(unknown(known.clone()))), told(of(unknown(later))), "nobody else says it");
+        let read = HostSockets::from_stored(&told(of(known))).expect("what was written");
+        assert_eq!(read.duplicates[0].socket.to_str(), Some("/run/\u{fffd}/csi.sock"));
+    }
 }

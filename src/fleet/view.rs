@@ -16,7 +16,8 @@ use crate::domain::expected::{DeclaredCounts, HostPattern};
 use crate::domain::history::Transition;
 use crate::domain::id::{HostId, InstanceKey, PluginId, Role};
 use crate::domain::plugin::Dates;
-use crate::domain::record::{Phase, Reason, Record};
+use crate::domain::record::{Phase, Reason, Record, SILENT_HOST};
+use crate::domain::socket::HostSockets;
 use crate::domain::time::{Index, Timestamp};
 use crate::registry::agents::Agent;
 use crate::registry::reporter;
@@ -116,6 +117,8 @@ pub(super) struct Step {
     pub(super) agents: Vec<(HostId, Option<Agent>)>,
     /// What is said of allocations, by their ids; `None`: nothing any more.
     pub(super) allocations: Vec<(Box<str>, Option<Allocation>)>,
+    /// What is told of hosts' sockets; `None`: nothing any more.
+    pub(super) sockets: Vec<(HostId, Option<HostSockets>)>,
     /// Hosts whose state or life moved, or that have fewer instances.
     pub(super) hosts: BTreeSet<HostId>,
     /// Plugins that may have no instance any more.
@@ -270,6 +273,10 @@ impl View {
                 let allocation = stub.map(|stub| stub.allocation(&id));
                 folding.step.allocations.push((id, allocation));
             }
+            Key::Sockets(host) => {
+                let sockets = if is_deleted { None } else { self.decoded::<HostSockets>(&read) };
+                folding.step.sockets.push((host, sockets));
+            }
             Key::History | Key::Unknown => {}
         }
     }
@@ -411,13 +418,12 @@ struct Folding<'a> {
 fn silent(record: &Record, since: Timestamp) -> Record {
     let time = jiff::Timestamp::from_nanosecond(i128::from(since.0)).unwrap_or_default();
     let time = jiff::Timestamp::from_second(time.as_second()).unwrap_or_default();
-    let text = "the host, its network or its csi-gateway agent is down; what is known of the driver is from before";
     Record {
         phase: Phase::Lost,
         reason: Reason {
             description: format!("host agent unreachable since {time}").into(),
             code: None,
-            text: text.into(),
+            text: SILENT_HOST.into(),
         },
         since,
         update_time: since,

@@ -1,14 +1,27 @@
-//! The side table of sockets: what is seen of each, moved by every look, and moving no index.
+//! The side table of this host's sockets: what is seen of each, moved by every look, and moving no index.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::domain::socket::{DirectoryEvents, Duplicate, IgnoredSocket, Searched, SocketStatus, WantedSocket};
+use tokio::sync::Notify;
+
+use crate::domain::id::HostId;
+use crate::domain::socket::{
+    DirectoryEvents, Duplicate, HostSockets, IgnoredSocket, Searched, SocketStatus, WantedSocket,
+};
 
 /// What is seen of each socket, by path, and where they are looked for. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Sockets(Arc<Mutex<Table>>);
+pub struct Sockets(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// `None`: no host's, as at an aggregator, which looks at none.
+    host: Option<HostId>,
+    table: Mutex<Table>,
+    moved: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -22,21 +35,42 @@ struct Table {
 }
 
 impl Sockets {
-    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+    /// Those of a host.
+    #[must_use]
+    pub fn of(host: HostId) -> Self {
+        Self(Arc::new(Shared { host: Some(host), ..Shared::default() }))
+    }
+
+    /// Whose they are.
+    #[must_use]
+    pub fn host(&self) -> Option<&HostId> {
+        self.0.host.as_ref()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
         // Entries are replaced whole: a panic under the lock cannot have left half of one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes this a part of the table, and says so where it was another.
+    fn replace<T: PartialEq>(&self, part: fn(&mut Table) -> &mut T, next: T) {
+        let mut table = self.table();
+        let held = part(&mut table);
+        if *held != next {
+            *held = next;
+            self.0.moved.notify_waiters();
+        }
     }
 
     /// What the sources saw just now.
     pub fn put_search(&self, searched: Vec<Searched>, ignored: Vec<IgnoredSocket>) {
-        let mut table = self.table();
-        table.searched = searched;
-        table.ignored = ignored;
+        self.replace(|table| &mut table.searched, searched);
+        self.replace(|table| &mut table.ignored, ignored);
     }
 
     /// Sockets that are not watched before somebody says what they are; all of them.
     pub fn put_held_back(&self, held_back: Vec<IgnoredSocket>) {
-        self.table().held_back = held_back;
+        self.replace(|table| &mut table.held_back, held_back);
     }
 
     /// How changes are learnt of from now on.
@@ -52,7 +86,7 @@ impl Sockets {
 
     /// Which sockets do not count beside others.
     pub fn put_duplicates(&self, duplicates: Vec<Duplicate>) {
-        self.table().duplicates = duplicates;
+        self.replace(|table| &mut table.duplicates, duplicates);
     }
 
     /// Sockets that do not count beside others.
@@ -61,20 +95,34 @@ impl Sockets {
         self.table().duplicates.clone()
     }
 
-    /// Every place that is searched.
-    #[must_use]
-    pub fn searched(&self) -> Vec<Searched> {
-        self.table().searched.clone()
-    }
-
     /// What was seen just now.
     pub fn put(&self, path: Arc<Path>, status: SocketStatus) {
-        self.table().watched.insert(path, status);
+        let told = status.told();
+        let before = self.table().watched.insert(path, status);
+        if before.is_none_or(|before| before.told() != told) {
+            self.0.moved.notify_waiters();
+        }
     }
 
     /// The socket is wanted no longer.
     pub fn remove(&self, path: &Path) {
-        self.table().watched.remove(path);
+        if self.table().watched.remove(path).is_some() {
+            self.0.moved.notify_waiters();
+        }
+    }
+
+    /// Everything about them.
+    #[must_use]
+    pub fn everything(&self) -> HostSockets {
+        let sockets = self.all();
+        let table = self.table();
+        let (searched, duplicates) = (table.searched.clone(), table.duplicates.clone());
+        HostSockets { searched, sockets, duplicates, left_out: 0 }
+    }
+
+    /// Resolves after the next change of what is told of them elsewhere; it counts from this call, not from the first poll.
+    pub fn moved(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.0.moved.notified()
     }
 
     /// All of them, by path, those that the sources left alone included.

@@ -236,7 +236,7 @@ async function found(needle) {
 
 const lower = (...parts) => parts.join('\n').toLowerCase();
 const hostHay = (host) => (host.hay ??= lower(host.ID, ...host.Plugins, ...Object.keys(host.Phases)));
-const socketHay = (socket) => lower(socket.Path, socket.PluginID ?? '', socket.Provider ?? '', socket.Phase, socket.Source, socket.Reason, socket.Role);
+const socketHay = (socket) => lower(socket.Path, socket.Host, socket.PluginID ?? '', socket.Provider ?? '', socket.Phase, socket.Source, socket.Reason, socket.Role);
 const eventHay = (event) => lower(event.Host, event.PluginID, event.Role, event.Kind, eventText(event), event.Reason.Text, event.Reason.Description);
 
 // One plugin ---------------------------------------------------------------------------------------------------------------
@@ -566,7 +566,7 @@ export class Host extends Asked {
   }
 
   async load() {
-    try { this.sockets = (await ask('v1/gateway/sockets', this.abort.signal)).body.Sockets; } catch { this.sockets = []; }
+    try { this.sockets = (await ask(`v1/gateway/sockets?host=${enc(this.route.name)}`, this.abort.signal)).body.Sockets; } catch { this.sockets = []; }
     await super.load();
   }
 
@@ -601,6 +601,17 @@ export class Host extends Asked {
 
 // Sockets ------------------------------------------------------------------------------------------------------------------
 
+// What is alike on several hosts, once.
+function places(searched) {
+  const by = new Map();
+  for (const place of searched) {
+    const key = JSON.stringify([place.Place, place.What, place.Exists, place.Searched, place.Problem]);
+    const sum = by.get(key) ?? { ...place, Found: 0, Ignored: 0, hosts: 0 };
+    by.set(key, { ...sum, Found: sum.Found + place.Found, Ignored: sum.Ignored + place.Ignored, hosts: sum.hosts + 1 });
+  }
+  return [...by.values()];
+}
+
 export class Sockets extends Asked {
   title = 'Sockets';
 
@@ -610,8 +621,8 @@ export class Sockets extends Asked {
     this.table = new Table({
       label: 'Sockets', kind: 'sockets', height: [66, 128],
       columns: [{ name: 'path', label: 'Socket' }, { name: 'state', label: 'State' }, { name: 'role', label: 'Role' }, { name: 'plugin', label: 'Plugin' }, { name: 'process', label: 'Process' }, { name: 'probed', label: 'Last probe' }],
-      key: (socket) => socket.Path, href: (socket) => socket.PluginID && pluginHref(socket.PluginID),
-      cells: (socket) => [[foreign(socket.Path, { class: 'path', title: socket.Path }), h('span', { class: 'sub' }, socket.Source)],
+      key: (socket) => `${socket.Host}\n${socket.Path}`, href: (socket) => socket.PluginID && pluginHref(socket.PluginID),
+      cells: (socket) => [[foreign(socket.Path, { class: 'path', title: socket.Path }), h('span', { class: 'sub' }, socket.Source, this.isFleet && [' · ', h('a', { href: hostHref(socket.Host) }, foreign(socket.Host))])],
         [socket.Ignored ? h('span', { class: 'chip is-new' }, icon('gone'), 'Left alone') : chip(socket.Phase), socket.Reason && foreign(socket.Reason, { class: 'sub', title: socket.Reason })],
         socket.Role, socket.PluginID ? pluginLink(socket.PluginID) : h('span', { class: 'quiet' }, '–'), socket.PID ? `${socket.PID}` : h('span', { class: 'quiet' }, '–'),
         [when(socket.LastProbeTime), socket.LastPollSeconds !== null && h('span', { class: 'sub' }, `took ${(socket.LastPollSeconds * 1000).toFixed(0)} ms`)]],
@@ -623,11 +634,15 @@ export class Sockets extends Asked {
   draw() {
     const needle = (this.route.query.q ?? '').trim().toLowerCase();
     const order = (socket) => (socket.Ignored ? PHASES.length : rank(socket.Phase));
-    this.table.show((this.data?.Sockets ?? []).filter((socket) => !needle || socketHay(socket).includes(needle)).sort((a, b) => order(a) - order(b) || (a.Path < b.Path ? -1 : 1)));
-    const searched = this.data?.Searched ?? [];
-    put(this.searched, searched.length > 0 && section('Places that are searched', h('ul', { class: 'searched' }, searched.map((place) => h('li', null,
-      foreign(place.Place, { class: 'path' }), ` ${place.What}: `, !place.Exists ? 'does not exist' : !place.Searched ? 'not searched' : `${place.Found} found${place.Ignored ? `, ${place.Ignored} left alone` : ''}`,
-      place.Problem && h('span', { class: 'warn' }, ' ', icon('degraded'), foreign(place.Problem)))))));
+    const sockets = this.data?.Sockets ?? [];
+    this.isFleet = new Set(sockets.map((socket) => socket.Host)).size > 1;
+    this.table.show(sockets.filter((socket) => !needle || socketHay(socket).includes(needle)).sort((a, b) => order(a) - order(b) || (a.Path < b.Path ? -1 : a.Path > b.Path ? 1 : a.Host < b.Host ? -1 : 1)));
+    const searched = places(this.data?.Searched ?? []);
+    const left = this.data?.LeftOut ?? 0;
+    put(this.searched, left > 0 && h('p', { class: 'warn' }, icon('degraded'), ` ${left} more of hosts that have too many: ask their own agents`),
+      searched.length > 0 && section('Places that are searched', h('ul', { class: 'searched' }, searched.map((place) => h('li', null,
+        foreign(place.Place, { class: 'path' }), ` ${place.What}: `, !place.Exists ? 'does not exist' : !place.Searched ? 'not searched' : `${place.Found} found${place.Ignored ? `, ${place.Ignored} left alone` : ''}`,
+        place.hosts > 1 && ` (on ${place.hosts} hosts)`, place.Problem && h('span', { class: 'warn' }, ' ', icon('degraded'), foreign(place.Problem)))))));
   }
 }
 

@@ -168,7 +168,7 @@ impl Fixture {
             watch::channel(Standing { is_scanned: true, started: Instant::now(), durability: Durability::Memory });
         let waiters = Arc::new(Waiters::default());
         let history = Arc::new(Told::default());
-        let (sockets, shutdown) = (Sockets::default(), CancellationToken::new());
+        let (sockets, shutdown) = (Sockets::of(HostId::parse("host-one").expect("legal")), CancellationToken::new());
         let changes = Arc::new(Changes::after(Index(0)));
         let reader = Reader::new(catalogs, standings, Arc::clone(&waiters), Arc::clone(&changes));
         let handle: Arc<dyn History> = Arc::clone(&history) as _;

@@ -16,10 +16,10 @@ use crate::domain::catalog::Catalog;
 use crate::domain::fingerprint::Product;
 use crate::domain::fleet::FleetStanding;
 use crate::domain::history::{Change, Transition};
-use crate::domain::id::Role;
+use crate::domain::id::{HostId, Role};
 use crate::domain::plugin::{Plugin, Votes};
 use crate::domain::record::{self, Record, Registration};
-use crate::domain::socket::{DirectoryEvents, Duplicate, Searched, SocketStatus};
+use crate::domain::socket::{DirectoryEvents, Duplicate, HostSockets, Searched, SocketStatus};
 use crate::domain::time::Index;
 use crate::domain::topology::{Pairs, Topology};
 use crate::registry::agents::Agent;
@@ -673,16 +673,21 @@ impl<'a> From<&'a commands::Forgotten> for Forgotten<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::api) struct SocketsView<'a> {
+    /// Sockets that an agent did not tell its fleet, since there are too many.
+    left_out: usize,
     searched: Vec<SearchedPlace<'a>>,
     sockets: Vec<Socket<'a>>,
 }
 
 impl<'a> SocketsView<'a> {
-    pub(in crate::api) fn new(searched: &'a [Searched], sockets: &'a [SocketStatus]) -> Self {
-        Self {
-            searched: searched.iter().map(SearchedPlace::from).collect(),
-            sockets: sockets.iter().map(Socket::from).collect(),
+    pub(in crate::api) fn new(all: &'a [(HostId, HostSockets)]) -> Self {
+        let mut view = Self { left_out: 0, searched: Vec::new(), sockets: Vec::new() };
+        for (host, HostSockets { searched, sockets, left_out, .. }) in all {
+            view.left_out += left_out;
+            view.searched.extend(searched.iter().map(|place| SearchedPlace::new(host, place)));
+            view.sockets.extend(sockets.iter().map(|socket| Socket::new(host, socket)));
         }
+        view
     }
 }
 
@@ -692,23 +697,25 @@ impl<'a> SocketsView<'a> {
 struct SearchedPlace<'a> {
     exists: bool,
     found: usize,
+    host: &'a str,
     ignored: usize,
     place: std::borrow::Cow<'a, str>,
     problem: &'a str,
     searched: bool,
-    what: &'static str,
+    what: &'a str,
 }
 
-impl<'a> From<&'a Searched> for SearchedPlace<'a> {
-    fn from(searched: &'a Searched) -> Self {
+impl<'a> SearchedPlace<'a> {
+    fn new(host: &'a HostId, searched: &'a Searched) -> Self {
         Self {
             exists: searched.exists,
             found: searched.found,
+            host: host.as_str(),
             ignored: searched.ignored,
             place: searched.place.to_string_lossy(),
             problem: &searched.problem,
             searched: searched.is_searched,
-            what: searched.what,
+            what: &searched.what,
         }
     }
 }
@@ -718,6 +725,7 @@ impl<'a> From<&'a Searched> for SearchedPlace<'a> {
 #[serde(rename_all = "PascalCase")]
 struct Socket<'a> {
     device: Option<u64>,
+    host: &'a str,
     ignored: bool,
     inode: Option<u64>,
     last_ok_time: Option<String>,
@@ -731,15 +739,16 @@ struct Socket<'a> {
     plugin_id: Option<&'a str>,
     provider: Option<&'a str>,
     reason: &'a str,
-    role: &'static str,
+    role: &'a str,
     roles: Vec<&'static str>,
-    source: &'static str,
+    source: &'a str,
 }
 
-impl<'a> From<&'a SocketStatus> for Socket<'a> {
-    fn from(status: &'a SocketStatus) -> Self {
+impl<'a> Socket<'a> {
+    fn new(host: &'a HostId, status: &'a SocketStatus) -> Self {
         Self {
             device: status.device,
+            host: host.as_str(),
             ignored: status.is_ignored,
             inode: status.inode,
             last_ok_time: status.last_ok_time.and_then(time),
@@ -751,9 +760,9 @@ impl<'a> From<&'a SocketStatus> for Socket<'a> {
             plugin_id: status.plugin.as_ref().map(|id| id.as_str()),
             provider: status.provider.as_deref(),
             reason: &status.reason,
-            role: status.role,
+            role: &status.role,
             roles: status.roles.iter().map(|role| role.as_str()).collect(),
-            source: status.source,
+            source: &status.source,
         }
     }
 }

@@ -40,7 +40,7 @@ struct Events {
 #[serde(rename_all = "PascalCase")]
 struct Place {
     place: String,
-    what: &'static str,
+    what: String,
     exists: bool,
     found: usize,
     ignored: usize,
@@ -124,7 +124,7 @@ fn place(searched: &Searched) -> Place {
     };
     Place {
         place: safe(&searched.place.to_string_lossy()),
-        what: searched.what,
+        what: searched.what.to_string(),
         exists: searched.exists,
         found: searched.found,
         ignored: searched.ignored,

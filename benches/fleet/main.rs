@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use csi_gateway::domain::fleet::EtcdServer as Server;
 use csi_gateway::domain::history::Transition;
 use csi_gateway::domain::id::Role;
 use csi_gateway::domain::record::{Phase, Reason};
+use csi_gateway::domain::socket::{SocketStatus, WantedSocket};
 use csi_gateway::domain::time::{Index, Timestamp};
 use csi_gateway::domain::trust::Trust;
 use csi_gateway::fleet::Settings;
@@ -27,6 +29,7 @@ use csi_gateway::fleet::shipper::Shipper;
 use csi_gateway::registry::mirror::Mirror;
 use csi_gateway::registry::reader::Reader;
 use csi_gateway::registry::reporter::transitions;
+use csi_gateway::registry::sockets::Sockets;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -86,6 +89,7 @@ struct Host {
     number: u32,
     mirror: Mirror,
     reader: Reader,
+    sockets: Sockets,
     etcd: Etcd,
     stop: CancellationToken,
     agent: Option<JoinHandle<()>>,
@@ -97,7 +101,16 @@ impl Host {
         let now = Timestamp::now();
         let records = (0..plugins).map(|plugin| RecordChange::Put(Box::new(record(plugin, number, Role::Node, now))));
         let changes: Vec<RecordChange> = records.collect();
-        let host = Self { number, mirror, reader, etcd, stop: CancellationToken::new(), agent: None };
+        let sockets = Sockets::of(host(number));
+        for change in &changes {
+            if let RecordChange::Put(record) = change {
+                let status = SocketStatus::new(&WantedSocket::configured(&*record.socket));
+                let plugin = Some(record.key.plugin.clone());
+                sockets
+                    .put(Path::new(&*record.socket).into(), SocketStatus { plugin, roles: vec![Role::Node], ..status });
+            }
+        }
+        let host = Self { number, mirror, reader, sockets, etcd, stop: CancellationToken::new(), agent: None };
         host.publish(&changes, now);
         host.mirror.scanned();
         host
@@ -121,6 +134,7 @@ impl Host {
     fn start(&mut self, settings: &Settings) {
         let (host, reader) = (host(self.number), self.reader.clone());
         let (shipper, _) = Shipper::new(self.etcd.clone(), settings, host, reader, None, 32);
+        let shipper = shipper.with_sockets(self.sockets.clone());
         self.stop = CancellationToken::new();
         self.agent = Some(tokio::spawn(shipper.run(self.stop.clone())));
     }
@@ -291,7 +305,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     // As `docs/fleet.md` tells its owner.
     let flags =
-        ["--quota-backend-bytes=4294967296", "--auto-compaction-mode=revision", "--auto-compaction-retention=1000"];
+        ["--quota-backend-bytes=4294967296", "--auto-compaction-mode=periodic", "--auto-compaction-retention=1m"];
     let etcd = EtcdServer::start(&program, &flags).await;
     let mut aggregators = Vec::new();
     for number in 0..2 {
@@ -344,8 +358,15 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let cpu: Vec<f64> = aggregators.iter().map(|one| usage(one).1).collect();
     let mut sent = BTreeMap::new();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
+    // Of etcd's database, MiB and MiB in use, twenty times on the way.
+    let (mut sizes, mut peak) = (Vec::new(), 0);
     for number in 0..u64::from(changes) {
         ticks.tick().await;
+        if number % u64::from(changes / 20).max(1) == 0 {
+            let (size, in_use) = etcd.owner().size().await;
+            peak = peak.max(size);
+            sizes.push((size >> 20, in_use >> 20));
+        }
         let host = &hosts[fastrand::usize(..hosts.len())];
         sent.insert(number, Instant::now());
         host.change(fastrand::u32(..plugins), number);
@@ -370,7 +391,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         json!({"what": "changes", "changes": changes, "rate": rate, "missed": missed,
             "p50_ms": percentile(&latencies, 0.5), "p99_ms": percentile(&latencies, 0.99), "max_ms": percentile(&latencies, 1.0),
             "cpu_ms_each": spent * 1000.0 / f64::from(changes.max(1)) / 2.0,
-            "database_mib": size >> 20, "in_use_mib": in_use >> 20})
+            "database_mib": peak.max(size) >> 20, "in_use_mib": in_use >> 20, "sizes_mib": sizes})
     );
 
     let begun = Instant::now();

@@ -29,7 +29,7 @@ pub struct Agents(Arc<RwLock<Table>>);
 #[derive(Debug, Default)]
 struct Table {
     agents: BTreeMap<HostId, Agent>,
-    sockets: BTreeMap<HostId, Told>,
+    sockets: BTreeMap<HostId, Arc<Told>>,
 }
 
 /// What is told of a host's sockets. Of a large fleet that is tens of MiB which are seldom asked for and all alike, so most
@@ -86,7 +86,7 @@ impl Agents {
     /// What is told of a host's sockets from now on; `None`: nothing any more.
     pub fn put_sockets(&self, host: HostId, sockets: Option<HostSockets>) {
         match sockets.map(Told::new) {
-            Some(told) => self.change().sockets.insert(host, told),
+            Some(told) => self.change().sockets.insert(host, Arc::new(told)),
             None => self.change().sockets.remove(&host),
         };
     }
@@ -101,8 +101,11 @@ impl Agents {
     #[must_use]
     pub fn sockets(&self, host: Option<&HostId>) -> Vec<(HostId, HostSockets)> {
         let table = self.table();
-        let told = table.sockets.iter().filter(|(id, _)| host.is_none_or(|host| host == *id));
-        told.map(|(id, told)| (id.clone(), told.sockets())).collect()
+        let asked = table.sockets.iter().filter(|(id, _)| host.is_none_or(|host| host == *id));
+        let told: Vec<_> = asked.map(|(id, told)| (id.clone(), Arc::clone(told))).collect();
+        drop(table);
+        // Whoever follows the fleet does not wait for this.
+        told.into_iter().map(|(id, told)| (id, told.sockets())).collect()
     }
 
     /// How many sockets there are on all hosts.

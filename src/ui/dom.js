@@ -85,3 +85,35 @@ export function throttled(run, gap) {
   ask.cancel = () => { clearTimeout(timer); timer = 0; };
   return ask;
 }
+
+/** Asks for something, one request at a time and, where nothing is urgent, seldom: a large or slow answer more seldom.
+ * However often it is called meanwhile, it runs once more after that. `run(signal)` deals with its own errors, and does
+ * nothing more once it is aborted. */
+export function paced(run) {
+  let abort = null;
+  let timer = 0;
+  let isWanted = false;
+  let free = 0;
+  const go = async () => {
+    const mine = abort = new AbortController();
+    [timer, isWanted] = [0, false];
+    const begun = performance.now();
+    await run(mine.signal);
+    if (abort !== mine) return;
+    abort = null;
+    free = begun + Math.max(500, 20 * (performance.now() - begun));
+    if (isWanted) ask();
+  };
+  const ask = () => {
+    if (abort) isWanted = true;
+    else timer ||= setTimeout(go, Math.max(0, free - performance.now()));
+  };
+  ask.end = () => {
+    abort?.abort();
+    clearTimeout(timer);
+    [abort, timer] = [null, 0];
+  };
+  /** At once, whatever is still waited for: an answer that was on its way when the gateway went may never come. */
+  ask.anew = () => { ask.end(); go(); };
+  return ask;
+}

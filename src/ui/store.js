@@ -1,6 +1,7 @@
 // What the page knows: the sum of every plugin, kept up to date by the stream's changes. Detail is asked for by whoever shows
 // it. The API's pages come first; a change that overtakes a page wins by its index.
 
+import { paced } from './dom.js';
 import { Link } from './link.js';
 import { setSkew, stateOf } from './words.js';
 
@@ -130,13 +131,13 @@ function heard(message) {
 }
 
 /** Asks how the gateway itself is. */
-export async function refresh() {
+export const refresh = paced(async (signal) => {
   if (store.link.kind !== 'live' || document.hidden) return;
   try {
-    store.gateway = (await ask('v1/gateway')).body;
+    store.gateway = (await ask('v1/gateway', signal)).body;
     tell({ gateway: true });
   } catch { /* the link says it */ }
-}
+});
 
 // Plugins ------------------------------------------------------------------------------------------------------------------
 

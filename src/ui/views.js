@@ -2,7 +2,7 @@
 
 import { PHASES, CAPABILITIES, advice, capitalized, chip, controllers, count, eventText, gatewayNow, guide, icon, nodes, reasonOf, topologyText, version, when } from './words.js';
 import { address, ask, haystack, store } from './store.js';
-import { copyable, foreign, h, keep, put, tamed, throttled } from './dom.js';
+import { copyable, foreign, h, keep, paced, put, tamed, throttled } from './dom.js';
 import { Table } from './table.js';
 import { Timeline, phasesOf } from './timeline.js';
 
@@ -239,6 +239,17 @@ const hostHay = (host) => (host.hay ??= lower(host.ID, ...host.Plugins, ...Objec
 const socketHay = (socket) => lower(socket.Path, socket.Host, socket.PluginID ?? '', socket.Provider ?? '', socket.Phase, socket.Source, socket.Reason, socket.Role);
 const eventHay = (event) => lower(event.Host, event.PluginID, event.Role, event.Kind, eventText(event), event.Reason.Text, event.Reason.Description);
 
+/** Lines of the stream that come while an answer is waited for: it may be older than they are. */
+class Overtaking {
+  lines = [];
+  /** Whether some are gone, because the answer takes too long: whoever waits asks once more then. */
+  isCut = false;
+
+  push(line) {
+    if (this.lines.push(line) > 1000) [this.lines, this.isCut] = [[], true];
+  }
+}
+
 // One plugin ---------------------------------------------------------------------------------------------------------------
 
 export class Plugin {
@@ -248,7 +259,7 @@ export class Plugin {
     this.title = this.id;
     this.path = `v1/gateway/plugin/${enc(this.id)}`;
     this.events = [];
-    this.abort = new AbortController();
+    this.load = paced((signal) => this.asked(signal));
     this.head = h('div', { class: 'headline' });
     this.facts = h('dl', { class: 'facts' });
     this.ill = h('div', { class: 'troubles' });
@@ -284,47 +295,58 @@ export class Plugin {
     this.soon = throttled(this.draw, 150);
     put(this.head, h('h1', null, foreign(this.id)));
     this.hide(true);
-    if (store.link.kind === 'live') this.load();
+    if (store.link.kind === 'live') this.load.anew();
   }
 
   hide(isHidden) {
     for (const child of this.element.children) if (child !== this.head) child.hidden = isHidden;
   }
 
-  async load() {
+  async asked(signal) {
+    const overtaking = this.overtaking = new Overtaking();
     try {
       // How it is can be shown without what it was.
-      const past = ask(`v1/gateway/history?limit=1000&plugin=${enc(this.id)}`, this.abort.signal).catch(() => ({ body: [] }));
-      const [detail, history] = await Promise.all([ask(this.path, this.abort.signal), past]);
-      this.index = detail.index;
+      const past = ask(`v1/gateway/history?limit=1000&plugin=${enc(this.id)}`, signal).catch(() => ({ body: [], index: 0 }));
+      const [detail, history] = await Promise.all([ask(this.path, signal), past]);
+      [this.index, this.pastIndex] = [detail.index, history.index];
       this.instances = new Map([...Object.values(detail.body.Controllers), ...Object.values(detail.body.Nodes)].map((one) => [`${one.Role}\n${one.Host}`, one]));
       this.sum = detail.body;
       this.events = history.body;
       this.failure = null;
     } catch (error) {
-      if (this.abort.signal.aborted) return;
+      if (signal.aborted) return;
       this.failure = error;
       this.instances = null;
     }
+    this.overtaking = null;
+    for (const line of overtaking.lines) this.follow(line);
+    if (overtaking.isCut) this.load();
     this.draw();
   }
 
   update(change) {
     if (!change || change.route) { if (this.instances) this.draw(); return; }
-    if (change.link?.kind === 'live') { this.load(); return; }
+    if (change.link?.kind === 'live') { this.load.anew(); return; }
     if (change.tick && this.instances && (this.instances.size <= 200)) { this.load(); return; }
     const { line } = change;
     if (!line) return;
-    const mine = (one) => one.PluginID === this.id;
-    const isMine = line.Instances.some(mine) || line.RemovedInstances.some(mine) || line.Transitions.some(mine) || line.RemovedPlugins.includes(this.id) || line.Plugins.some((one) => one.ID === this.id);
+    const isMine = line.Plugins.some((one) => one.ID === this.id) || line.RemovedPlugins.includes(this.id) || [line.Instances, line.RemovedInstances, line.Transitions].some((all) => all.some((one) => one.PluginID === this.id));
     if (!isMine) return;
+    this.overtaking?.push(line);
+    if (this.instances || !this.overtaking) this.follow(line);
+  }
+
+  /** What a line of the stream changes. */
+  follow(line) {
     if (!this.instances) { this.load(); return; }
-    if (line.Index <= this.index) return;
-    for (const one of line.Instances.filter(mine)) this.instances.set(`${one.Role}\n${one.Host}`, one);
-    for (const one of line.RemovedInstances.filter(mine)) this.instances.delete(`${one.Role}\n${one.Host}`);
-    this.sum = line.Plugins.find((one) => one.ID === this.id) ?? this.sum;
-    this.events = [...line.Transitions.filter(mine).reverse(), ...this.events].slice(0, 1000);
-    if (line.RemovedPlugins.includes(this.id)) { this.instances = null; this.failure = { status: 404 }; }
+    const mine = (one) => one.PluginID === this.id;
+    if (line.Index > this.pastIndex) this.events = [...line.Transitions.filter(mine).reverse(), ...this.events].slice(0, 1000);
+    if (line.Index > this.index) {
+      for (const one of line.Instances.filter(mine)) this.instances.set(`${one.Role}\n${one.Host}`, one);
+      for (const one of line.RemovedInstances.filter(mine)) this.instances.delete(`${one.Role}\n${one.Host}`);
+      this.sum = line.Plugins.find((one) => one.ID === this.id) ?? this.sum;
+      if (line.RemovedPlugins.includes(this.id)) { this.instances = null; this.failure = { status: 404 }; }
+    }
     this.soon();
   }
 
@@ -453,7 +475,7 @@ export class Plugin {
       Object.entries(place.segments).map(([key, value]) => h('span', { class: 'segment' }, foreign(key), h('b', null, foreign(value)))))))]);
   }
 
-  end() { this.abort.abort(); this.soon.cancel(); this.table.end(); }
+  end() { this.load.end(); this.soon.cancel(); this.table.end(); }
 }
 
 /** The head of a column: those who say the same. */
@@ -476,37 +498,27 @@ class Asked {
   constructor(route, path) {
     this.route = route;
     this.path = path;
-    this.abort = new AbortController();
-    this.gap = 500;
+    this.load = paced((signal) => this.asked(signal));
   }
 
-  async load() {
-    const begun = performance.now();
+  async asked(signal) {
     try {
-      this.data = (await ask(this.path, this.abort.signal)).body;
+      this.data = (await ask(this.path, signal)).body;
       this.failure = null;
     } catch (error) {
-      if (this.abort.signal.aborted) return;
+      if (signal.aborted) return;
       this.failure = error;
     }
-    // A large answer is asked for less often.
-    this.gap = Math.max(500, 20 * (performance.now() - begun));
     this.draw();
   }
 
-  /** Asks anew, soon. */
-  reload() {
-    if (this.timer) return;
-    const wait = Math.max(0, (this.asked ?? -Infinity) + this.gap - performance.now());
-    this.timer = setTimeout(() => { this.timer = 0; this.asked = performance.now(); this.load(); }, wait);
-  }
-
   update(change) {
-    if (!change) { if (store.link.kind === 'live') this.reload(); else this.draw(); } else if (change.route) this.draw();
-    else if (change.line || change.tick || change.link?.kind === 'live') this.reload();
+    if (!change) { if (store.link.kind === 'live') this.load(); else this.draw(); } else if (change.route) this.draw();
+    else if (change.link?.kind === 'live') this.load.anew();
+    else if (change.line || change.tick) this.load();
   }
 
-  end() { this.abort.abort(); clearTimeout(this.timer); this.table?.end(); }
+  end() { this.load.end(); this.table?.end(); }
 }
 
 const hostState = (host) => {
@@ -565,9 +577,9 @@ export class Host extends Asked {
     this.element = h('div', { class: 'view' }, this.head, this.ill, this.table.element, this.more, source(this.path));
   }
 
-  async load() {
-    try { this.sockets = (await ask(`v1/gateway/sockets?host=${enc(this.route.name)}`, this.abort.signal)).body.Sockets; } catch { this.sockets = []; }
-    await super.load();
+  async asked(signal) {
+    try { this.sockets = (await ask(`v1/gateway/sockets?host=${enc(this.route.name)}`, signal)).body.Sockets; } catch { this.sockets = []; }
+    await super.asked(signal);
   }
 
   update(change) {
@@ -653,7 +665,7 @@ export class Events {
 
   constructor(route) {
     this.route = route;
-    this.abort = new AbortController();
+    this.load = paced((signal) => this.asked(signal));
     this.summary = h('h1', null, 'Events');
     this.filters = h('p', { class: 'filters' });
     this.table = new Table({
@@ -667,7 +679,7 @@ export class Events {
     });
     this.element = h('div', { class: 'view' }, h('div', { class: 'headline' }, this.summary), this.filters, this.table.element, source(this.path));
     this.soon = throttled(() => this.draw(), 200);
-    if (store.link.kind === 'live') this.load();
+    if (store.link.kind === 'live') this.load.anew();
   }
 
   get path() {
@@ -675,24 +687,35 @@ export class Events {
     return `v1/gateway/history?limit=1000${plugin ? `&plugin=${enc(plugin)}` : ''}`;
   }
 
-  async load() {
-    this.asked = this.route.query.plugin;
+  async asked(signal) {
+    this.of = this.route.query.plugin;
+    const overtaking = this.overtaking = new Overtaking();
     try {
-      const answer = await ask(this.path, this.abort.signal);
+      const answer = await ask(this.path, signal);
       [this.events, this.index, this.failure] = [answer.body, answer.index, null];
     } catch (error) {
-      if (this.abort.signal.aborted) return;
+      if (signal.aborted) return;
       this.failure = error;
     }
+    this.overtaking = null;
+    for (const line of overtaking.lines) this.follow(line);
+    if (overtaking.isCut) this.load();
     this.draw();
   }
 
   update(change) {
     if (!change) return;
-    if (change.link?.kind === 'live' || (change.route && this.asked !== this.route.query.plugin)) { this.load(); return; }
+    if (change.link?.kind === 'live' || (change.route && this.of !== this.route.query.plugin)) { this.load.anew(); return; }
     if (change.route) { this.draw(); return; }
-    if (!change.line?.Transitions.length || !this.events || change.line.Index <= this.index) return;
-    this.events = [...change.line.Transitions.toReversed(), ...this.events].slice(0, MOST_EVENTS);
+    if (!change.line?.Transitions.length) return;
+    this.overtaking?.push(change.line);
+    this.follow(change.line);
+  }
+
+  /** What a line of the stream adds. */
+  follow(line) {
+    if (!this.events || line.Index <= this.index) return;
+    this.events = [...line.Transitions.toReversed(), ...this.events].slice(0, MOST_EVENTS);
     this.soon();
   }
 
@@ -711,7 +734,7 @@ export class Events {
     this.table.show(rows);
   }
 
-  end() { this.abort.abort(); this.soon.cancel(); this.table.end(); }
+  end() { this.load.end(); this.soon.cancel(); this.table.end(); }
 }
 
 /** The same thing again is one row: when last, when first, how often. */

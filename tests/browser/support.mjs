@@ -60,11 +60,11 @@ export const serve = (port, ...args) => Process.start(['serve', `--http-endpoint
 
 export const json = async (url, headers = {}) => (await fetch(url, { headers })).json();
 
-/** A reverse proxy: under a prefix, counting streams, putting other words in place of some, or passing on only
- * what is whole. */
-export async function proxy(target, { prefix = '', words = {}, isWhole = false } = {}) {
+/** A reverse proxy: under a prefix, counting streams, putting other words in place of some, passing on only what is whole,
+ * or keeping answers to some paths back and counting how many wait for them. */
+export async function proxy(target, { prefix = '', words = {}, isWhole = false, slow = null, delay = 0 } = {}) {
   const { hostname, port } = new URL(target);
-  const state = { streams: 0, most: 0, strays: [], ends: new Set() };
+  const state = { streams: 0, most: 0, strays: [], waiting: 0, mostWaiting: 0, delayed: 0, kept: 0 };
   const asked = (url) => Object.entries(words).reduce((text, [real, shown]) => text.replaceAll(encodeURIComponent(shown), encodeURIComponent(real)), url);
   const told = (text) => Object.entries(words).reduce((text, [real, shown]) => text.replaceAll(real, JSON.stringify(shown).slice(1, -1)), text);
   const server = http.createServer((request, response) => {
@@ -79,10 +79,22 @@ export async function proxy(target, { prefix = '', words = {}, isWhole = false }
       state.most = Math.max(state.most, state.streams);
       response.once('close', () => { state.streams -= 1; });
     }
+    const isSlow = slow?.test(request.url);
+    if (isSlow) {
+      state.waiting += 1;
+      state.delayed += 1;
+      state.mostWaiting = Math.max(state.mostWaiting, state.waiting);
+      response.once('close', () => { state.waiting -= 1; });
+    }
     const isChanged = Object.keys(words).length > 0 && request.url.includes('/v1/');
     const headers = { ...request.headers };
     if (isChanged) delete headers['accept-encoding'];
-    const out = http.request({ hostname, port, path: asked(request.url.slice(prefix.length)), method: request.method, headers }, (answer) => {
+    const out = http.request({ hostname, port, path: asked(request.url.slice(prefix.length)), method: request.method, headers }, async (answer) => {
+      // The answer is as old then as it is late.
+      if (isSlow) {
+        state.kept += 1;
+        await wait(delay);
+      }
       if (isWhole && isStream) { answer.resume(); return; }
       if (isChanged) delete answer.headers['content-length'];
       response.writeHead(answer.statusCode, answer.headers);

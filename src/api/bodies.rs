@@ -283,7 +283,9 @@ fn made(plugin: &Plugin, form: Form) -> Vec<u8> {
         ReadShape::Documented => documented::read_body(plugin),
     };
     let mut body = if form.is_pretty { json::indented(&compact) } else { compact };
-    body.shrink_to_fit();
+    if body.capacity() - body.len() > body.len() / 16 {
+        body.shrink_to_fit();
+    }
     body
 }
 

@@ -14,7 +14,7 @@ use super::json::{append, time};
 use crate::domain::allocation::Allocation;
 use crate::domain::capability::{Capability, CapabilitySet, ControllerCapability, NodeCapability};
 use crate::domain::id::Role;
-use crate::domain::plugin::Plugin;
+use crate::domain::plugin::{Instance, Plugin};
 use crate::domain::record::Record;
 use crate::domain::time::Index;
 use crate::domain::topology::{Pairs, Topology};
@@ -358,7 +358,11 @@ pub(in crate::api) fn read_body(plugin: &Plugin) -> Vec<u8> {
     let dates = plugin.dates;
     let create_time = dates.map_or(0, |dates| dates.create_time.0);
     let (controllers, nodes) = (plugin.count(Role::Controller), plugin.count(Role::Node));
-    let mut out = Vec::with_capacity(512 + 640 * plugin.tally.known() as usize);
+    // No larger than it has to be: an allocator keeps a large body's place for the next one of its size, and whoever asks for
+    // more than it then gives back has every page mapped anew with each change.
+    let instances = [Role::Controller, Role::Node].into_iter().flat_map(|role| plugin.counting(role));
+    let size = instances.map(|instance| instance.record.key.host.as_str().len() + rendered(instance).len() + 4);
+    let mut out = Vec::with_capacity(1024 + size.sum::<usize>());
     out.extend_from_slice(NO_ALLOCATIONS);
     out.push(b'}');
     append_fields(
@@ -407,6 +411,11 @@ fn append_fields(out: &mut Vec<u8>, fields: &impl Serialize) {
     out.remove(brace); // a few hundred bytes at most follow it
 }
 
+/// An instance as it is in the read body.
+fn rendered(instance: &Instance) -> &[u8] {
+    instance.rendered(|record| super::json::compact(&InstanceRecord::from(record)).into_boxed_slice())
+}
+
 /// Adds a map of instances by host to the object that `out` ends with.
 fn append_instances(out: &mut Vec<u8>, name: &str, plugin: &Plugin, role: Role) {
     reopen(out);
@@ -418,9 +427,7 @@ fn append_instances(out: &mut Vec<u8>, name: &str, plugin: &Plugin, role: Role) 
         }
         append(out, &instance.record.key.host.as_str());
         out.push(b':');
-        out.extend_from_slice(
-            instance.rendered(|record| super::json::compact(&InstanceRecord::from(record)).into_boxed_slice()),
-        );
+        out.extend_from_slice(rendered(instance));
     }
     out.extend_from_slice(b"}}");
 }

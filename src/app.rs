@@ -470,7 +470,7 @@ impl Gateway {
         let last = CancellationToken::new();
         let (mut standing, mut allocations, mut agents) = (None, None, None);
         let registry = match registry {
-            Registry::Own(publisher) => tokio::spawn(publisher.run(last.clone().cancelled_owned())),
+            Registry::Own(publisher) => tokio::spawn(Box::pin(publisher.run(last.clone().cancelled_owned()))),
             Registry::Fleet(followed) => {
                 let (followed, last) = (*followed, last.clone());
                 standing = Some(followed.standing);
@@ -479,7 +479,7 @@ impl Gateway {
                     followed.follower.run(last).await;
                     Ok(())
                 };
-                tokio::spawn(following)
+                tokio::spawn(Box::pin(following))
             }
         };
 
@@ -496,7 +496,7 @@ impl Gateway {
                 Some((nomad.follower(allocations.clone())?, allocations.clone()))
             }
         };
-        let mut parts = JoinSet::new();
+        let mut parts = Parts::default();
         if let Some(Member { settings, .. }) = plan.member.take() {
             if settings.user.is_some() && settings.servers.iter().any(|server| !server.is_tls) {
                 warn!("etcd's password goes over the network as it is: give --etcd-servers=https://…");
@@ -525,19 +525,9 @@ impl Gateway {
         if let Some(access) = &access {
             state = state.with_access(access.clone());
         }
-        let rereading = reread(access, hangup, tls.is_none());
-        let until = stop.clone();
-        parts.spawn(async move {
-            // Until then it never ends.
-            let _ = until.run_until_cancelled_owned(rereading).await;
-        });
+        parts.spawn_until(&stop, reread(access, hangup, tls.is_none()));
         if let Some((tls, hangup)) = tls {
-            let following = tls.clone().follow(hangup);
-            let stop = stop.clone();
-            parts.spawn(async move {
-                // Until then it never ends.
-                let _ = stop.run_until_cancelled_owned(following).await;
-            });
+            parts.spawn_until(&stop, tls.clone().follow(hangup));
             state = state.with_tls(tls);
         }
         let api = Api::new(state);
@@ -574,15 +564,8 @@ impl Gateway {
                         of.cloned().collect()
                     }),
                 };
-                for part in
-                    [Box::pin(naming.run()) as Pin<Box<dyn Future<Output = ()> + Send>>, Box::pin(follower.run())]
-                {
-                    let stop = stop.clone();
-                    parts.spawn(async move {
-                        // Until then it never ends.
-                        let _ = stop.run_until_cancelled_owned(part).await;
-                    });
-                }
+                parts.spawn_until(&stop, naming.run());
+                parts.spawn_until(&stop, follower.run());
             }
             let (events_in, events) = watch::channel(Arc::default());
             let (noticed_in, noticed) = watch::channel(0);
@@ -624,7 +607,7 @@ impl Gateway {
         drop(reports);
 
         let mut failed = None;
-        while let Some(ended) = parts.join_next().await {
+        while let Some(ended) = parts.0.join_next().await {
             if let Err(error) = ended {
                 // One part that failed takes the others with it: half a gateway would look like a whole one.
                 ends.cancel();
@@ -639,6 +622,25 @@ impl Gateway {
             Some(error) => Err(AppError::Part(error)),
             None => Ok(kept?),
         }
+    }
+}
+
+/// What runs side by side. On the heap, and of one type: `spawn` moves what it is given several times, a stack keeps every
+/// page that was touched once, and each type of a task has code of its own.
+#[derive(Default)]
+struct Parts(JoinSet<()>);
+
+impl Parts {
+    fn spawn(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(Box::pin(part) as Pin<Box<dyn Future<Output = ()> + Send>>);
+    }
+
+    /// Spawns what never ends by itself.
+    fn spawn_until(&mut self, stop: &CancellationToken, part: impl Future<Output = ()> + Send + 'static) {
+        let stop = stop.clone();
+        self.spawn(async move {
+            let _ = stop.run_until_cancelled_owned(part).await;
+        });
     }
 }
 

@@ -606,22 +606,13 @@ impl Gateway {
         }
         drop(reports);
 
-        let mut failed = None;
-        while let Some(ended) = parts.0.join_next().await {
-            if let Err(error) = ended {
-                // One part that failed takes the others with it: half a gateway would look like a whole one.
-                ends.cancel();
-                failed.get_or_insert(error);
-            }
-        }
+        let ended = parts.ended(&ends).await;
         ends.cancelled().await;
         last.cancel();
         let kept = registry.await.map_err(AppError::Part)?;
         info!("csi-gateway ends");
-        match failed {
-            Some(error) => Err(AppError::Part(error)),
-            None => Ok(kept?),
-        }
+        ended?;
+        Ok(kept?)
     }
 }
 
@@ -641,6 +632,18 @@ impl Parts {
         self.spawn(async move {
             let _ = stop.run_until_cancelled_owned(part).await;
         });
+    }
+
+    /// Returns when all have ended. One that failed takes the others with it: half a gateway would look like a whole one.
+    async fn ended(mut self, stop: &CancellationToken) -> Result<(), AppError> {
+        let mut failed = None;
+        while let Some(ended) = self.0.join_next().await {
+            if let Err(error) = ended {
+                stop.cancel();
+                failed.get_or_insert(error);
+            }
+        }
+        failed.map_or(Ok(()), |error| Err(AppError::Part(error)))
     }
 }
 

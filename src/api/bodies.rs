@@ -283,6 +283,7 @@ fn made(plugin: &Plugin, form: Form) -> Vec<u8> {
         ReadShape::Documented => documented::read_body(plugin),
     };
     let mut body = if form.is_pretty { json::indented(&compact) } else { compact };
+    // Not for little: an allocator that is given back a large body's last page maps the next one anew.
     if body.capacity() - body.len() > body.len() / 16 {
         body.shrink_to_fit();
     }

@@ -1,10 +1,9 @@
 //! The composition of the way of use that takes livenessprobe's place: a prober, the addresses that ask it, no state.
 
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{AppError, raise_descriptor_limit};
+use super::{AppError, Parts, raise_descriptor_limit};
 use crate::api::connections::Connections;
 use crate::api::server::{self, Listener};
 use crate::api::sidecar::Sidecar as Api;
@@ -61,7 +60,7 @@ impl Beside {
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
         let sockets: Vec<String> = self.prober.sockets().map(|path| path.display().to_string()).collect();
         info!(version = env!("CARGO_PKG_VERSION"), sockets = sockets.join(" "), "csi-gateway starts beside a driver");
-        let mut parts = JoinSet::new();
+        let mut parts = Parts::default();
         // Answers are awaited until the end, and so is whoever gives them.
         let last = CancellationToken::new();
         let probing = tokio::spawn(self.probing.run(last.clone()));
@@ -70,16 +69,10 @@ impl Beside {
             parts.spawn(server::serve(listener, api, stop.clone()));
         }
         parts.spawn(systemd::tell(std::future::ready(()), stop.clone()));
-        let mut failed = None;
-        while let Some(ended) = parts.join_next().await {
-            if let Err(error) = ended {
-                stop.cancel();
-                failed.get_or_insert(error);
-            }
-        }
+        let ended = parts.ended(&stop).await;
         last.cancel();
         probing.await.map_err(AppError::Part)?;
         info!("csi-gateway ends");
-        failed.map_or(Ok(()), |error| Err(AppError::Part(error)))
+        ended
     }
 }

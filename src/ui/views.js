@@ -248,11 +248,20 @@ class Overtaking {
   push(line) {
     if (this.lines.push(line) > 1000) [this.lines, this.isCut] = [[], true];
   }
+
+  /** The answer has come, or the news that there is none: the view goes on from there. */
+  settle(view) {
+    view.overtaking = null;
+    for (const line of this.lines) view.follow(line);
+    if (this.isCut) view.load();
+  }
 }
 
 // One plugin ---------------------------------------------------------------------------------------------------------------
 
 export class Plugin {
+  mine = (one) => one.PluginID === this.id;
+
   constructor(route) {
     this.route = route;
     this.id = route.name;
@@ -318,9 +327,7 @@ export class Plugin {
       this.failure = error;
       this.instances = null;
     }
-    this.overtaking = null;
-    for (const line of overtaking.lines) this.follow(line);
-    if (overtaking.isCut) this.load();
+    overtaking.settle(this);
     this.draw();
   }
 
@@ -330,7 +337,7 @@ export class Plugin {
     if (change.tick && this.instances && (this.instances.size <= 200)) { this.load(); return; }
     const { line } = change;
     if (!line) return;
-    const isMine = line.Plugins.some((one) => one.ID === this.id) || line.RemovedPlugins.includes(this.id) || [line.Instances, line.RemovedInstances, line.Transitions].some((all) => all.some((one) => one.PluginID === this.id));
+    const isMine = line.Instances.some(this.mine) || line.RemovedInstances.some(this.mine) || line.Transitions.some(this.mine) || line.RemovedPlugins.includes(this.id) || line.Plugins.some((one) => one.ID === this.id);
     if (!isMine) return;
     this.overtaking?.push(line);
     if (this.instances || !this.overtaking) this.follow(line);
@@ -339,11 +346,10 @@ export class Plugin {
   /** What a line of the stream changes. */
   follow(line) {
     if (!this.instances) { this.load(); return; }
-    const mine = (one) => one.PluginID === this.id;
-    if (line.Index > this.pastIndex) this.events = [...line.Transitions.filter(mine).reverse(), ...this.events].slice(0, 1000);
+    if (line.Index > this.pastIndex) this.events = [...line.Transitions.filter(this.mine).reverse(), ...this.events].slice(0, 1000);
     if (line.Index > this.index) {
-      for (const one of line.Instances.filter(mine)) this.instances.set(`${one.Role}\n${one.Host}`, one);
-      for (const one of line.RemovedInstances.filter(mine)) this.instances.delete(`${one.Role}\n${one.Host}`);
+      for (const one of line.Instances.filter(this.mine)) this.instances.set(`${one.Role}\n${one.Host}`, one);
+      for (const one of line.RemovedInstances.filter(this.mine)) this.instances.delete(`${one.Role}\n${one.Host}`);
       this.sum = line.Plugins.find((one) => one.ID === this.id) ?? this.sum;
       if (line.RemovedPlugins.includes(this.id)) { this.instances = null; this.failure = { status: 404 }; }
     }
@@ -697,9 +703,7 @@ export class Events {
       if (signal.aborted) return;
       this.failure = error;
     }
-    this.overtaking = null;
-    for (const line of overtaking.lines) this.follow(line);
-    if (overtaking.isCut) this.load();
+    overtaking.settle(this);
     this.draw();
   }
 

@@ -359,7 +359,7 @@ pub(in crate::api) fn read_body(plugin: &Plugin) -> Vec<u8> {
     let create_time = dates.map_or(0, |dates| dates.create_time.0);
     let (controllers, nodes) = (plugin.count(Role::Controller), plugin.count(Role::Node));
     // No larger than it has to be: an allocator keeps a large body's place for the next one of its size, and whoever asks for
-    // more than it then gives back has every page mapped anew with each change.
+    // more than it then gives back has every page mapped anew with each change. Each instance has quotes, a colon and a comma.
     let instances = [Role::Controller, Role::Node].into_iter().flat_map(|role| plugin.counting(role));
     let size = instances.map(|instance| instance.record.key.host.as_str().len() + rendered(instance).len() + 4);
     let mut out = Vec::with_capacity(1024 + size.sum::<usize>());
